@@ -1,0 +1,33 @@
+# Everything a newcomer needs: `make demo`, `make test`. Each target brings its own environment.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: env demo test slow lint bench
+
+env: $(STAMP)
+
+# repeated only when pyproject.toml changes
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[numpyro,dev]'
+	touch $(STAMP)
+
+demo: env
+	$(BIN)/thalweg infer examples/eight_schools/model.py --data examples/eight_schools/data.json --out runs/eight_schools
+
+test: env
+	$(BIN)/python -m pytest -q tests --ignore=tests/slow
+
+slow: env
+	$(BIN)/python -m pytest -q tests/slow
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src lint-imports
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+bench: env
+	$(BIN)/python -m benchmarks

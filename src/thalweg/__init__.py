@@ -1,0 +1,67 @@
+"""Thalweg: probabilistic inference with normalizing flows, on JAX, Equinox and Optax."""
+
+from thalweg import bijections, diagnostics, distributions, objectives
+from thalweg._core import FileError, register
+from thalweg.flows import FLOWS, make_flow
+from thalweg.infer import infer
+from thalweg.posterior import Bound, Estimate, Posterior, Verdict, load
+from thalweg.report import report
+from thalweg.run import Interrupted, Status
+from thalweg.targets import (
+    Target,
+    cholesky_corr,
+    circular,
+    covariance,
+    from_file,
+    from_function,
+    from_likelihood,
+    from_numpyro,
+    greater_than,
+    interval,
+    less_than,
+    ordered,
+    positive,
+    positive_ordered,
+    real,
+    simplex,
+    unit_vector,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FLOWS",
+    "Bound",
+    "Estimate",
+    "FileError",
+    "Interrupted",
+    "Posterior",
+    "Status",
+    "Target",
+    "Verdict",
+    "bijections",
+    "cholesky_corr",
+    "circular",
+    "covariance",
+    "diagnostics",
+    "distributions",
+    "from_file",
+    "from_function",
+    "from_likelihood",
+    "from_numpyro",
+    "greater_than",
+    "infer",
+    "interval",
+    "less_than",
+    "load",
+    "make_flow",
+    "objectives",
+    "ordered",
+    "positive",
+    "positive_ordered",
+    "real",
+    "register",
+    "report",
+    "simplex",
+    "unit_vector",
+]

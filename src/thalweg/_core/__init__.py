@@ -1,0 +1,50 @@
+"""What every room may use: array types, checks, trees, batching, roots, precision, files and their registry."""
+
+from thalweg._core._batching import over_batch
+from thalweg._core._checks import check_choice, check_positive_int, check_shape, check_trailing_shape, requirement
+from thalweg._core._files import write_atomically
+from thalweg._core._guests import import_guest
+from thalweg._core._precision import precision, resolve_dtype
+from thalweg._core._random import as_key, numpy_rng
+from thalweg._core._roots import increasing_root
+from thalweg._core._serialisation import FileError, read_file, register, write_file
+from thalweg._core._trees import Fixed, Skeleton, all_finite, partition_trainable, stack_modules, trainable, where_tree
+from thalweg._core._types import Array, Bool, Cost, Float, Int, Key, PRNGKeyArray, PyTree, Scalar, Seed, Shape
+
+__all__ = [
+    "Array",
+    "Bool",
+    "Cost",
+    "FileError",
+    "Fixed",
+    "Float",
+    "Int",
+    "Key",
+    "PRNGKeyArray",
+    "PyTree",
+    "Scalar",
+    "Seed",
+    "Shape",
+    "Skeleton",
+    "all_finite",
+    "as_key",
+    "check_choice",
+    "check_positive_int",
+    "check_shape",
+    "check_trailing_shape",
+    "import_guest",
+    "increasing_root",
+    "numpy_rng",
+    "over_batch",
+    "partition_trainable",
+    "precision",
+    "read_file",
+    "register",
+    "requirement",
+    "resolve_dtype",
+    "stack_modules",
+    "trainable",
+    "where_tree",
+    "write_atomically",
+    "write_file",
+]

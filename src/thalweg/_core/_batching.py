@@ -1,0 +1,43 @@
+"""Batching is vmap, here and nowhere else; this also picks the memory layout."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from thalweg._core._checks import check_trailing_shape
+from thalweg._core._types import Array, Shape
+
+
+def over_batch(function: Callable[..., Any], arguments: dict[str, tuple[Array | None, Shape | None]]) -> Any:
+    """Apply a function of single points to batches of points.
+
+    Args:
+        function: takes one point per argument, returns a pytree of arrays.
+        arguments: name -> (array, shape of one point); the axes before that shape are batch axes and broadcast
+            against each other. A shape of None passes the argument through as it is.
+
+    Returns:
+        The outputs, with the batch axes leading.
+
+    Inside, the batch is the *last* axis: elementwise maps over a point's few coordinates then run along contiguous
+    memory, which is worth up to 5x for splines on a CPU; the transpositions at the door are cheap beside it.
+    """
+    batched = {k: (a, s) for k, (a, s) in arguments.items() if a is not None and s is not None}
+    leading = {k: check_trailing_shape(k, a, s) for k, (a, s) in batched.items()}
+    batch = jnp.broadcast_shapes(*leading.values()) if leading else ()
+    if batch == ():
+        return function(*(a for a, _ in arguments.values()))
+    values, axes = [], []
+    for name, (array, shape) in arguments.items():
+        if name not in batched or array is None or shape is None or leading[name] == ():
+            values.append(array)
+            axes.append(None)
+        else:
+            flat = jnp.broadcast_to(array, (*batch, *shape)).reshape(math.prod(batch), *shape)
+            values.append(jnp.moveaxis(flat, 0, -1))
+            axes.append(-1)
+    out = jax.vmap(function, in_axes=tuple(axes), out_axes=-1)(*values)
+    return jax.tree.map(lambda o: jnp.moveaxis(o, -1, 0).reshape(*batch, *o.shape[:-1]), out)

@@ -1,0 +1,39 @@
+"""Seeds: an int or a JAX key, everywhere; parameters are drawn with NumPy, so that building compiles nothing."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._core._checks import requirement
+from thalweg._core._types import PRNGKeyArray, Seed
+
+
+def _is_key(seed: Any) -> bool:
+    return isinstance(seed, jax.Array) and (
+        jnp.issubdtype(seed.dtype, jax.dtypes.prng_key) or (seed.dtype == jnp.uint32 and seed.shape == (2,))
+    )
+
+
+def as_key(seed: Seed) -> PRNGKeyArray:
+    """A typed JAX key from an int, a typed key or an old-style (uint32) key.
+
+    Raises:
+        ValueError: if `seed` is neither.
+    """
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
+        return jax.random.key(int(seed) % 2**63)
+    if _is_key(seed):
+        key = jnp.asarray(seed)
+        return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+    raise ValueError(requirement("seed", "be an int or a JAX key", repr(seed)))
+
+
+def numpy_rng(seed: Seed) -> np.random.Generator:
+    """A NumPy generator from an int, a JAX key or a generator (returned as it is)."""
+    if isinstance(seed, np.random.Generator):
+        return seed
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
+        return np.random.default_rng(int(seed) % 2**63)
+    return np.random.default_rng(np.asarray(jax.random.key_data(as_key(seed))))

@@ -1,0 +1,129 @@
+"""The contract of every bijection."""
+
+import abc
+
+import equinox as eqx
+
+from thalweg._core import Array, Cost, Float, Scalar, Shape, check_shape, register, requirement
+
+
+class AbstractBijection(eqx.Module):
+    r"""A differentiable, invertible map of one point to one point; `jax.vmap` makes batches of it.
+
+    The contract is a pair of methods, each of which gives the value and the log-determinant of its own Jacobian; all
+    else is derived from them here, once (what is not used, XLA drops). Both directions work, with gradients, for every
+    bijection; what is costly is said by `forward_cost` and `inverse_cost`: "direct", "sweeps" (fixed-point sweeps, at
+    most d, 10 to 20 are usual) or "root" (a scalar root).
+
+    A bijection is built by subclassing this, once: implement `_forward_and_log_det` and `_inverse_and_log_det` for one
+    point whose shape has been checked, give the fields below, and never subclass the result.
+
+    Attributes:
+        in_shape: shape of a point x.
+        out_shape: shape of a point y = f(x). Where it has more numbers than degrees of freedom (a simplex, say), the
+            log-determinant is with respect to the reference measure that the class states.
+        context_shape: shape of the vector that the map is conditioned on, or None.
+        forward_cost: how x -> y is computed.
+        inverse_cost: how y -> x is computed.
+    """
+
+    in_shape: eqx.AbstractVar[Shape]
+    out_shape: eqx.AbstractVar[Shape]
+    context_shape: eqx.AbstractVar[Shape | None]
+    forward_cost: eqx.AbstractVar[Cost]
+    inverse_cost: eqx.AbstractVar[Cost]
+
+    @abc.abstractmethod
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]: ...
+
+    @abc.abstractmethod
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]: ...
+
+    def _check(self, name: str, point: Array, shape: Shape, context: Array | None) -> None:
+        check_shape(name, point, shape, "batches go through jax.vmap")
+        if self.context_shape is None and context is not None:
+            raise ValueError(requirement("context", f"be None for {type(self).__name__}, which takes none", "an array"))
+        if self.context_shape is not None:
+            if context is None:
+                raise ValueError(requirement("context", f"be an array of shape {self.context_shape}", "None"))
+            check_shape("context", context, self.context_shape)
+
+    def forward_and_log_det(
+        self, x: Float[Array, "..."], context: Float[Array, "..."] | None = None
+    ) -> tuple[Float[Array, "..."], Scalar]:
+        """(f(x), log |det df/dx|) at one point.
+
+        Raises:
+            ValueError: if a shape is not that of one point, or the context is missing or unexpected.
+        """
+        self._check("x", x, self.in_shape, context)
+        return self._forward_and_log_det(x, context)
+
+    def inverse_and_log_det(
+        self, y: Float[Array, "..."], context: Float[Array, "..."] | None = None
+    ) -> tuple[Float[Array, "..."], Scalar]:
+        """(f^-1(y), log |det df^-1/dy|) at one point.
+
+        Raises:
+            ValueError: if a shape is not that of one point, or the context is missing or unexpected.
+        """
+        self._check("y", y, self.out_shape, context)
+        return self._inverse_and_log_det(y, context)
+
+    def forward(self, x: Float[Array, "..."], context: Float[Array, "..."] | None = None) -> Float[Array, "..."]:
+        """f(x) at one point."""
+        return self.forward_and_log_det(x, context)[0]
+
+    def inverse(self, y: Float[Array, "..."], context: Float[Array, "..."] | None = None) -> Float[Array, "..."]:
+        """f^-1(y) at one point."""
+        return self.inverse_and_log_det(y, context)[0]
+
+    @property
+    def inverted(self) -> "AbstractBijection":
+        """The same map run the other way."""
+        return self.bijection if isinstance(self, Invert) else Invert(self)
+
+
+@register
+class Invert(AbstractBijection):
+    """A bijection run the other way: its forward is the other's inverse.
+
+    Args:
+        bijection: the bijection to turn round.
+    """
+
+    bijection: AbstractBijection
+
+    def __init__(self, bijection: AbstractBijection) -> None:
+        self.bijection = bijection
+
+    @property
+    def in_shape(self) -> Shape:
+        """The other's `out_shape`."""
+        return self.bijection.out_shape
+
+    @property
+    def out_shape(self) -> Shape:
+        """The other's `in_shape`."""
+        return self.bijection.in_shape
+
+    @property
+    def context_shape(self) -> Shape | None:
+        """The other's."""
+        return self.bijection.context_shape
+
+    @property
+    def forward_cost(self) -> Cost:
+        """The other's `inverse_cost`."""
+        return self.bijection.inverse_cost
+
+    @property
+    def inverse_cost(self) -> Cost:
+        """The other's `forward_cost`."""
+        return self.bijection.forward_cost
+
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+        return self.bijection._inverse_and_log_det(x, context)
+
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+        return self.bijection._forward_and_log_det(y, context)

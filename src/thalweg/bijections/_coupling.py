@@ -1,0 +1,75 @@
+"""Couplings: a part of the point, through a network, drives the map of the rest."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from thalweg._core import Array, Cost, Scalar, Seed, Shape, check_positive_int, register
+from thalweg.bijections._bijection import AbstractBijection
+from thalweg.bijections._networks import MLP
+from thalweg.bijections._transformers import AbstractTransformer
+
+
+@register
+class Coupling(AbstractBijection):
+    """The first half of a point is kept and drives, through a network, the map of the second half; or vice versa.
+
+    With an additive transformer this is NICE's layer, with an affine one RealNVP's, with a spline a neural spline
+    coupling. A point of one coordinate is mapped by trainable constants. Both directions cost one network evaluation.
+
+    Source: Dinh et al. 2015, 2017; Durkan et al. 2019.
+
+    Args:
+        size: d, the point's length.
+        transformer: the map of each coordinate.
+        swap: keep the second half and map the first.
+        context_size: length of the context the network also reads; None for no context.
+        seed: an int or a JAX key, for the network's first weights.
+        **network: width, depth and activation of the `MLP`.
+    """
+
+    transformer: AbstractTransformer
+    conditioner: MLP
+    in_shape: Shape = eqx.field(static=True)
+    context_shape: Shape | None = eqx.field(static=True)
+    swap: bool = eqx.field(static=True)
+    forward_cost: ClassVar[Cost] = "direct"
+    inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(
+        self,
+        size: int,
+        transformer: AbstractTransformer,
+        *,
+        swap: bool = False,
+        context_size: int | None = None,
+        seed: Seed = 0,
+        **network: Any,
+    ) -> None:
+        size = check_positive_int("size", size)
+        kept = size - size // 2 if swap else size // 2
+        self.transformer = transformer
+        self.conditioner = MLP(kept + (context_size or 0), (size - kept) * transformer.n_params, seed=seed, **network)
+        self.in_shape, self.swap = (size,), swap
+        self.context_shape = None if context_size is None else (context_size,)
+
+    @property
+    def out_shape(self) -> Shape:
+        """(d,)."""
+        return self.in_shape
+
+    def _run(self, point: Array, context: Array | None, *, inverse: bool) -> tuple[Array, Scalar]:
+        half = self.in_shape[0] // 2
+        kept, moved = (point[half:], point[:half]) if self.swap else (point[:half], point[half:])
+        seen = kept if context is None else jnp.concatenate([kept, context])
+        params = self.conditioner(seen).reshape(self.transformer.n_params, moved.shape[0])
+        method = self.transformer.inverse_and_log_slope if inverse else self.transformer.forward_and_log_slope
+        moved, log_slope = method(moved, params)
+        return jnp.concatenate([moved, kept] if self.swap else [kept, moved]), log_slope.sum()
+
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+        return self._run(x, context, inverse=False)
+
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+        return self._run(y, context, inverse=True)

@@ -1,0 +1,203 @@
+"""Linear maps: permutation, LU-factored matrix, triangular matrix, elementwise scale."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import solve_triangular
+
+from thalweg._core import Array, Cost, Scalar, Seed, Shape, numpy_rng, register, requirement
+from thalweg.bijections._bijection import AbstractBijection
+
+_LOG_LIMIT = 60.0
+"""Log-scales are clipped here, so that exp neither overflows nor underflows in float32."""
+
+
+def _floats(x: Any) -> Array:
+    return jnp.asarray(np.asarray(x, dtype=jnp.result_type(float)))
+
+
+def _exp(log_scale: Array) -> Array:
+    return jnp.exp(jnp.clip(log_scale, -_LOG_LIMIT, _LOG_LIMIT))
+
+
+def _sum_logs(log_scale: Array) -> Scalar:
+    return jnp.clip(log_scale, -_LOG_LIMIT, _LOG_LIMIT).sum()
+
+
+@register
+class Affine(AbstractBijection):
+    r"""Elementwise $y = \mu + e^{s} x$ with trainable mu and s.
+
+    Args:
+        loc: mu, of the point's shape.
+        scale: e^s > 0, of the point's shape.
+
+    Raises:
+        ValueError: if the shapes differ or a scale is not positive.
+    """
+
+    loc: Array
+    log_scale: Array
+    in_shape: Shape = eqx.field(static=True)
+    context_shape: ClassVar[Shape | None] = None
+    forward_cost: ClassVar[Cost] = "direct"
+    inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, loc: Any, scale: Any) -> None:
+        self.loc = _floats(loc)
+        self.in_shape = self.loc.shape
+        if np.shape(scale) != self.loc.shape or not np.all(np.asarray(scale) > 0):
+            raise ValueError(requirement("scale", f"be positive, of shape {self.loc.shape}", np.shape(scale)))
+        self.log_scale = _floats(np.log(scale))
+
+    @property
+    def out_shape(self) -> Shape:
+        """The shape of `loc`."""
+        return self.in_shape
+
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+        return self.loc + _exp(self.log_scale) * x, _sum_logs(self.log_scale)
+
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+        return (y - self.loc) * _exp(-self.log_scale), -_sum_logs(self.log_scale)
+
+
+@register
+class TriangularAffine(AbstractBijection):
+    r"""$y = \mu + L x$ with L lower triangular of positive diagonal: from N(0, I) to N(mu, L L').
+
+    Args:
+        loc: mu, (d,).
+        scale_tril: L, (d, d).
+
+    Raises:
+        ValueError: if the shapes do not fit or the diagonal is not positive.
+    """
+
+    loc: Array
+    strictly_lower: Array
+    log_diagonal: Array
+    in_shape: Shape = eqx.field(static=True)
+    context_shape: ClassVar[Shape | None] = None
+    forward_cost: ClassVar[Cost] = "direct"
+    inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, loc: Any, scale_tril: Any) -> None:
+        self.loc = _floats(loc)
+        matrix = np.asarray(scale_tril)
+        d = self.loc.shape[0]
+        self.in_shape = (d,)
+        if matrix.shape != (d, d) or not np.all(np.diagonal(matrix) > 0):
+            raise ValueError(requirement("scale_tril", f"be ({d}, {d}) with a positive diagonal", matrix.shape))
+        self.strictly_lower = _floats(np.tril(matrix, -1))
+        self.log_diagonal = _floats(np.log(np.diagonal(matrix)))
+
+    @property
+    def out_shape(self) -> Shape:
+        """(d,)."""
+        return self.in_shape
+
+    @property
+    def scale_tril(self) -> Array:
+        """L."""
+        return jnp.tril(self.strictly_lower, -1) + jnp.diag(_exp(self.log_diagonal))
+
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+        return self.loc + self.scale_tril @ x, _sum_logs(self.log_diagonal)
+
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+        x = solve_triangular(self.scale_tril, y - self.loc, lower=True)
+        return x, -_sum_logs(self.log_diagonal)
+
+
+@register
+class LU(AbstractBijection):
+    r"""$y = L U x + b$, L unit lower and U upper triangular with a positive diagonal; the identity at the start.
+
+    Source: Kingma and Dhariwal 2018, section 3.2 (without the fixed permutation: chain one before it).
+
+    Args:
+        size: d.
+    """
+
+    matrix: Array
+    log_diagonal: Array
+    bias: Array
+    in_shape: Shape = eqx.field(static=True)
+    context_shape: ClassVar[Shape | None] = None
+    forward_cost: ClassVar[Cost] = "direct"
+    inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, size: int) -> None:
+        self.matrix = _floats(np.zeros((size, size)))
+        self.log_diagonal = _floats(np.zeros(size))
+        self.bias = _floats(np.zeros(size))
+        self.in_shape = (size,)
+
+    @property
+    def out_shape(self) -> Shape:
+        """(d,)."""
+        return self.in_shape
+
+    def _factors(self) -> tuple[Array, Array]:
+        lower = jnp.tril(self.matrix, -1) + jnp.eye(*self.in_shape, dtype=self.matrix.dtype)
+        return lower, jnp.triu(self.matrix, 1) + jnp.diag(_exp(self.log_diagonal))
+
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+        lower, upper = self._factors()
+        return lower @ (upper @ x) + self.bias, _sum_logs(self.log_diagonal)
+
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+        lower, upper = self._factors()
+        x = solve_triangular(lower, y - self.bias, lower=True, unit_diagonal=True)
+        return solve_triangular(upper, x, lower=False), -_sum_logs(self.log_diagonal)
+
+
+@register
+class Permutation(AbstractBijection):
+    """y[i] = x[permutation[i]]; log-determinant 0.
+
+    Args:
+        permutation: the numbers 0 ... d - 1 in some order.
+
+    Raises:
+        ValueError: if it is not a permutation.
+    """
+
+    permutation: Array
+    back: Array
+    in_shape: Shape = eqx.field(static=True)
+    context_shape: ClassVar[Shape | None] = None
+    forward_cost: ClassVar[Cost] = "direct"
+    inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, permutation: Any) -> None:
+        order = np.asarray(permutation)
+        if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(order.size)):
+            raise ValueError(requirement("permutation", "hold each of 0 ... d - 1 once", order.tolist()))
+        self.permutation = jnp.asarray(order.astype(np.int32))
+        self.back = jnp.asarray(np.argsort(order).astype(np.int32))
+        self.in_shape = order.shape
+
+    @property
+    def out_shape(self) -> Shape:
+        """(d,)."""
+        return self.in_shape
+
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+        return x[self.permutation], jnp.zeros((), x.dtype)
+
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+        return y[self.back], jnp.zeros((), y.dtype)
+
+
+def random_permutation(size: int, seed: Seed = 0) -> Permutation:
+    """A permutation drawn uniformly at random."""
+    return Permutation(numpy_rng(seed).permutation(size))
+
+
+def reverse(size: int) -> Permutation:
+    """The permutation that reverses the order."""
+    return Permutation(np.arange(size)[::-1])

@@ -1,0 +1,128 @@
+"""Conditioners: small networks from a vector to a vector, zero at the start."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._core import Array, Float, Seed, numpy_rng, register
+
+_INPUT_LIMIT = 1e4
+"""Inputs are clipped here: a conditioner's output stays finite, and a masked product never meets 0 * inf."""
+
+
+def _draw_layers(sizes: list[int], seed: Seed) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Weights N(0, 1 / fan-in), the last layer and all biases zero; drawn with NumPy, so nothing is compiled."""
+    rng = numpy_rng(seed)
+    weights = [rng.standard_normal((o, i)) / np.sqrt(max(i, 1)) for i, o in pairwise(sizes)]
+    weights[-1] = np.zeros_like(weights[-1])
+    dtype = jnp.result_type(float)
+    biases = [np.zeros(o) for o in sizes[1:]]
+    return tuple(jnp.asarray(w.astype(dtype)) for w in weights), tuple(jnp.asarray(b.astype(dtype)) for b in biases)
+
+
+@register
+class MLP(eqx.Module):
+    """A fully connected network, (in_size,) to (out_size,), whose output is zero at the start.
+
+    Args:
+        in_size: length of the input; 0 gives a trainable constant.
+        out_size: length of the output.
+        width: of each hidden layer.
+        depth: number of hidden layers.
+        activation: between layers; to be saved it must be registered (the usual ones of `jax.nn` are).
+        seed: an int or a JAX key.
+    """
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    activation: Callable[[Any], Any] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        *,
+        width: int = 64,
+        depth: int = 2,
+        activation: Callable[[Any], Any] = jax.nn.silu,
+        seed: Seed = 0,
+    ) -> None:
+        self.weights, self.biases = _draw_layers([in_size, *[width] * depth, out_size], seed)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
+        """The output for one input."""
+        h = jnp.clip(x, -_INPUT_LIMIT, _INPUT_LIMIT)
+        for w, b in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            h = self.activation(w @ h + b)
+        return self.weights[-1] @ h + self.biases[-1]
+
+
+@lru_cache(maxsize=128)
+def _autoregressive_masks(size: int, context: int, n_params: int, width: int, depth: int) -> tuple[np.ndarray, ...]:
+    """Masks of a MADE (Germain et al. 2015), degrees in sequence; context inputs have degree 0."""
+    inputs = np.concatenate([np.arange(1, size + 1), np.zeros(context, int)])
+    least = 0 if context or size == 1 else 1
+    hidden = least + np.arange(width) % max(size - least, 1)
+    degrees = [inputs, *[hidden] * depth]
+    masks = [after[:, None] >= before[None, :] for before, after in pairwise(degrees)]
+    outputs = np.tile(np.arange(1, size + 1), n_params)
+    return (*masks, outputs[:, None] > degrees[-1][None, :])
+
+
+@register
+class MaskedMLP(eqx.Module):
+    """A MADE: (size,) and a context to (n_params, size), where column i depends on inputs before i and the context.
+
+    Args:
+        size: length of the input.
+        n_params: rows of the output.
+        context_size: length of the context, 0 for none.
+        width: of each hidden layer.
+        depth: number of hidden layers.
+        activation: between layers.
+        seed: an int or a JAX key.
+
+    Source: Germain et al. 2015.
+    """
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    size: int = eqx.field(static=True)
+    n_params: int = eqx.field(static=True)
+    context_size: int = eqx.field(static=True)
+    activation: Callable[[Any], Any] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        size: int,
+        n_params: int,
+        *,
+        context_size: int = 0,
+        width: int = 64,
+        depth: int = 2,
+        activation: Callable[[Any], Any] = jax.nn.silu,
+        seed: Seed = 0,
+    ) -> None:
+        sizes = [size + context_size, *[width] * depth, n_params * size]
+        self.weights, self.biases = _draw_layers(sizes, seed)
+        self.size, self.n_params, self.context_size, self.activation = size, n_params, context_size, activation
+
+    def __call__(self, x: Float[Array, " size"], context: Array | None) -> Float[Array, "n_params size"]:
+        """The output for one input."""
+        depth = len(self.weights) - 1
+        width = self.weights[0].shape[-2]
+        masks = _autoregressive_masks(self.size, self.context_size, self.n_params, width, depth)
+        h = x if context is None else jnp.concatenate([x, context])
+        h = jnp.clip(h, -_INPUT_LIMIT, _INPUT_LIMIT)
+        layers = zip(self.weights, self.biases, masks, strict=True)
+        for i, (w, b, mask) in enumerate(layers):
+            h = jnp.where(mask, w, 0) @ h + b
+            h = self.activation(h) if i < depth else h
+        return h.reshape(self.n_params, self.size)

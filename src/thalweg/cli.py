@@ -1,0 +1,292 @@
+"""The command `thalweg`: parse, call, print."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from thalweg._core import requirement, write_atomically
+from thalweg.infer import infer as infer_posterior
+from thalweg.posterior import Posterior, load
+from thalweg.report import report as write_report
+from thalweg.run import Interrupted
+from thalweg.targets import Target, from_file
+
+UNTRUSTED, BAD_INPUT, INTERRUPTED = 3, 2, 130
+_MOST_ROWS = 40
+
+app = typer.Typer(
+    help="Probabilistic inference with normalizing flows: a posterior, its evidence, and whether to believe it.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+_INFER_HELP = """
+Fit a posterior to MODEL and write it to a folder.
+
+MODEL.py holds `log_density(params, data)` and `supports`; or `log_prior`, `log_likelihood` and `supports`; or a NumPyro
+`model` whose arguments are the data's names.
+
+Examples:
+
+    thalweg infer model.py --data data.json --out runs/first
+
+    thalweg infer model.py --data table.csv --out runs/spline --flow spline --steps 3000 --seed 7
+
+    thalweg infer model.py --data data.json --out runs/first --resume
+
+Exit status: 0 trusted; 3 finished, but the verdict says not to trust it; 2 bad input; 130 interrupted (go on with
+--resume).
+"""
+_SAMPLE_HELP = """
+Draw from a finished run and write the draws to a file (.npz, .csv or .json by its ending).
+
+Draws are corrected against the model, which is read again from where it was; --raw gives the flow's own.
+
+Examples:
+
+    thalweg sample runs/first --n 10000 --out draws.npz
+
+    thalweg sample runs/first --n 500 --raw --seed 3 --out draws.csv
+"""
+_REPORT_HELP = """
+Write the report of a finished run again, as one HTML file.
+
+Example:
+
+    thalweg report runs/first --out report.html
+"""
+
+
+class _BadOutput(ValueError):
+    """The output folder cannot be used."""
+
+
+@app.callback()
+def _root() -> None:
+    """Probabilistic inference with normalizing flows."""
+
+
+@app.command(help=_INFER_HELP)
+def infer(
+    model: Annotated[Path, typer.Argument(help="The model file (.py).", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder to write to; it is made.", show_default=False)],
+    data: Annotated[Path | None, typer.Option(help="The data file: .json, .json.gz, .npz or .csv.")] = None,
+    flow: Annotated[str, typer.Option(help="auto, gaussian, planar, radial, nice, realnvp, spline, maf or iaf.")] = "auto",
+    steps: Annotated[int | None, typer.Option(help="The most steps of the flow's fit.")] = None,
+    seed: Annotated[int, typer.Option(help="All randomness comes from it.")] = 0,
+    budget: Annotated[float | None, typer.Option(help="Seconds for the fit.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows of data a step (log_prior and log_likelihood models).")] = None,
+    float64: Annotated[bool, typer.Option("--float64", help="Compute in double precision.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, to the same bits.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")] = False,
+) -> None:
+    """Fit, write, print."""
+    out = _prepare(out)
+    jax.config.update("jax_enable_x64", float64)
+    target = from_file(model, data)
+    posterior = infer_posterior(
+        target,
+        flow,
+        seed,
+        budget,
+        progress=not (quiet or as_json),
+        steps=steps,
+        batch_size=batch_size,
+        checkpoint=out / "checkpoint.thalweg",
+        resume=resume,
+    )
+    source = {"model": str(model.resolve()), "data": None if data is None else str(data.resolve())}
+    summary = _write(posterior, out, source)
+    if as_json:
+        sys.stdout.write(summary)
+    elif not quiet:
+        _print_summary(posterior, json.loads(summary), out)
+    raise typer.Exit(0 if posterior.verdict.ok else UNTRUSTED)
+
+
+@app.command(help=_SAMPLE_HELP)
+def sample(
+    run: Annotated[Path, typer.Argument(help="The folder that infer wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The file to write: .npz, .csv or .json.", show_default=False)],
+    n: Annotated[int, typer.Option("--n", "-n", help="How many draws.")] = 1000,
+    seed: Annotated[int, typer.Option(help="All randomness comes from it.")] = 0,
+    raw: Annotated[bool, typer.Option("--raw", help="The flow's own draws, not corrected.")] = False,
+) -> None:
+    """Load, draw, write."""
+    writers: dict[str, Callable[[Path, dict[str, np.ndarray]], object]] = {
+        ".npz": lambda path, draws: np.savez(path, **draws),
+        ".csv": _write_csv,
+        ".json": lambda path, draws: path.write_text(json.dumps({k: v.tolist() for k, v in draws.items()})),
+    }
+    if out.suffix not in writers:
+        raise ValueError(requirement("out", "end in .npz, .csv or .json", str(out)))
+    posterior = _load_run(run, with_target=not raw)
+    draws = posterior.sample(n, seed) if raw else posterior.resample(n, seed)
+    write_atomically(out, lambda temporary: writers[out.suffix](temporary, draws))
+    raise typer.Exit(0 if raw or posterior.verdict.ok else UNTRUSTED)
+
+
+@app.command(help=_REPORT_HELP)
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder that infer wrote.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The file to write; RUN/report.html by default.")] = None,
+) -> None:
+    """Load, write."""
+    try:
+        posterior = _load_run(run, with_target=True)
+    except ValueError as error:
+        posterior = _load_run(run, with_target=False)
+        Console(stderr=True).print(f"thalweg: without the model, so without corrected draws: {error}", highlight=False)
+    write_report(posterior, out or run / "report.html")
+
+
+def _prepare(out: Path) -> Path:
+    """The folder, made and writable.
+
+    Raises:
+        ValueError: if it cannot be.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "write-test", lambda temporary: temporary.write_bytes(b"\0" * 65536))
+        (out / "write-test").unlink()
+    except OSError as error:
+        raise _BadOutput(requirement("out", "be a folder that can be written", f"{out} ({error.strerror})")) from error
+    return out
+
+
+def _write(posterior: Posterior, out: Path, source: dict[str, Any]) -> str:
+    """The four files; returns summary.json's text."""
+    posterior.save(out / "posterior.thalweg")
+    if posterior.log_evidence is not None:
+        tree = posterior.to_arviz()
+        write_atomically(out / "posterior.nc", lambda temporary: tree.to_netcdf(temporary, engine="h5netcdf"))
+    write_report(posterior, out / "report.html")
+    text = json.dumps(_summary(posterior, source), indent=1) + "\n"
+    write_atomically(out / "summary.json", lambda temporary: temporary.write_text(text))
+    return text
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _summary(posterior: Posterior, source: dict[str, Any]) -> dict[str, Any]:
+    verdict = posterior.verdict
+    rows = posterior.summary() if posterior.log_evidence is not None else []
+
+    def estimate(x: Any) -> Any:
+        return None if x is None else {"value": _finite(x.value), "standard_error": _finite(x.standard_error)}
+
+    return {
+        "name": posterior.name,
+        "verdict": {
+            "sentence": str(verdict),
+            "ok": verdict.ok,
+            "raw_ok": verdict.raw_ok,
+            "khat": _finite(verdict.khat),
+            "ess": _finite(verdict.ess),
+            "reasons": list(verdict.reasons),
+            "advice": list(verdict.advice),
+        },
+        "log_evidence": estimate(posterior.log_evidence),
+        "elbo": estimate(posterior.elbo),
+        "parameters": [{k: _finite(v) for k, v in row._asdict().items()} for row in rows],
+        "steps_taken": list(posterior.steps_taken),
+        "settings": posterior.settings,
+        "versions": posterior.versions,
+        "source": source,
+    }
+
+
+def _load_run(run: Path, *, with_target: bool) -> Posterior:
+    file = run / "posterior.thalweg"
+    if not file.is_file():
+        raise ValueError(requirement("run", "be a folder that thalweg infer wrote", str(run)))
+    if not with_target:
+        return load(file)
+    try:
+        source = json.loads((run / "summary.json").read_text())["source"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"`run` {run} has no readable summary.json to find its model by; use --raw") from error
+    float64 = load(file).dtype == "float64"
+    jax.config.update("jax_enable_x64", float64)
+    target: Target = from_file(source["model"], source["data"])
+    return load(file, target)
+
+
+def _write_csv(path: Path, draws: dict[str, np.ndarray]) -> None:
+    names, columns = [], []
+    for name, values in draws.items():
+        flat = values.reshape(len(values), -1)
+        cells = [""] if values.ndim == 1 else [f"[{','.join(map(str, i))}]" for i in np.ndindex(values.shape[1:])]
+        names += [f"{name}{c}" for c in cells]
+        columns.append(flat)
+    quoted = [f'"{n}"' if "," in n else n for n in names]
+    np.savetxt(path, np.concatenate(columns, axis=1), delimiter=",", header=",".join(quoted), comments="", fmt="%.9g")
+
+
+def _print_summary(posterior: Posterior, summary: dict[str, Any], out: Path) -> None:
+    console = Console(width=max(shutil.get_terminal_size().columns, 80), highlight=False)
+    table = Table(title=f"Posterior of {posterior.name}", title_justify="left")
+    table.add_column("parameter")
+    heads = {"mean": "mean", "sd": "sd", "q05": "5 %", "q50": "50 %", "q95": "95 %", "mcse": "MCSE"}
+    for head in heads.values():
+        table.add_column(head, justify="right")
+    rows = summary["parameters"]
+    for row in rows[:_MOST_ROWS]:
+        table.add_row(row["name"], *(("-" if row[k] is None else f"{row[k]:.4g}") for k in heads))
+    console.print(table)
+    if len(rows) > _MOST_ROWS:
+        console.print(f"... and {len(rows) - _MOST_ROWS} more rows in {out / 'summary.json'}")
+    console.print(f"log evidence  {posterior.log_evidence}   (ELBO {posterior.elbo})", markup=False)
+    colour = "green" if posterior.verdict.ok else "red"
+    console.print("verdict      ", end="")
+    console.print(str(posterior.verdict), style=colour, markup=False)
+    console.print(f"written to    {out}/: posterior.thalweg, posterior.nc, report.html, summary.json", markup=False)
+
+
+def _use_compile_cache() -> None:
+    """A later process of the same model skips XLA's work."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path(base) / "thalweg" / "xla")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def main() -> None:
+    """Run the command; errors that a user can mend are one sentence and exit status 2."""
+    _use_compile_cache()
+    try:
+        app()
+    except Interrupted:
+        sys.stderr.write("thalweg: interrupted; the same command with --resume goes on from here\n")
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        sys.stderr.write("thalweg: interrupted\n")
+        sys.exit(INTERRUPTED)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        sys.stderr.write(f"thalweg: {' '.join(str(error).split())}\n")
+        sys.exit(BAD_INPUT)
+    except OSError as error:
+        what = f": {error.filename}" if error.filename else ""
+        sys.stderr.write(f"thalweg: `out` cannot be written: {error.strerror or error}{what}\n")
+        sys.exit(BAD_INPUT)

@@ -1,0 +1,74 @@
+"""One row of numbers a scalar quantity."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from thalweg._core import requirement
+from thalweg.diagnostics._evidence import weighted_quantile
+from thalweg.diagnostics._weights import as_log_weights
+
+_LEVELS = np.array([0.05, 0.5, 0.95])
+
+
+class SummaryRow(NamedTuple):
+    """A scalar quantity: its name (`theta[0,1]`), mean, sd, 5, 50 and 95 % quantiles, standard error of the mean."""
+
+    name: str
+    mean: float
+    sd: float
+    q05: float
+    q50: float
+    q95: float
+    mcse: float
+
+
+def summarise(draws: Mapping[str, np.ndarray], log_weights: np.ndarray | None = None) -> list[SummaryRow]:
+    """Summarise independent draws, weighted or not, in the order of the names.
+
+    The standard error of the mean is sd / sqrt(S), or sqrt(sum w_i^2 (x_i - mean)^2) under normalised weights w. The
+    sd divides by S - 1 without weights and by the sum of the weights with them. A quantity that is not finite
+    somewhere gets NaN or infinite numbers, without a warning.
+
+    Args:
+        draws: name -> (S, *shape), booleans and integers too.
+        log_weights: (S,), up to a constant; None for plain draws.
+
+    Returns:
+        One row a scalar, array elements in C order.
+    """
+    rows = []
+    weights = None if log_weights is None else as_log_weights(log_weights)
+    for name, values in draws.items():
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim == 0 or array.shape[0] == 0:
+            raise ValueError(requirement(f"draws[{name!r}]", "have draws along its first axis", array.shape))
+        columns = array.reshape(array.shape[0], -1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            numbers = _plain(columns) if weights is None else _weighted(columns, weights)
+        names = _element_names(name, array.shape[1:])
+        rows += [SummaryRow(label, *map(float, row)) for label, row in zip(names, numbers.T, strict=True)]
+    return rows
+
+
+def _plain(columns: np.ndarray) -> np.ndarray:
+    count = columns.shape[0]
+    sd = np.std(columns, axis=0, ddof=1) if count > 1 else np.full(columns.shape[1], np.nan)
+    quantiles = np.quantile(columns, _LEVELS, axis=0)
+    return np.stack([np.mean(columns, axis=0), sd, *quantiles, sd / np.sqrt(count)])
+
+
+def _weighted(columns: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
+    quantiles = weighted_quantile(columns, _LEVELS, log_weights)  # first: it checks the number of rows
+    weights = np.exp(log_weights - np.max(log_weights))
+    weights = (weights / np.sum(weights))[:, None]
+    counted = np.where(weights > 0, columns, 0.0)  # a draw of zero weight may be infinite
+    mean = np.sum(weights * counted, axis=0)
+    squares = (counted - mean) ** 2
+    sd = np.sqrt(np.sum(weights * squares, axis=0))
+    return np.stack([mean, sd, *quantiles, np.sqrt(np.sum(weights**2 * squares, axis=0))])
+
+
+def _element_names(name: str, shape: tuple[int, ...]) -> list[str]:
+    return [f"{name}[{','.join(map(str, index))}]" if index else name for index in np.ndindex(*shape)]

@@ -1,0 +1,22 @@
+"""Distributions to draw from and to score: exact (base, transformed) and auxiliary (augmented)."""
+
+from thalweg.distributions._augmented import Augmented
+from thalweg.distributions._base import StandardNormal, StudentT
+from thalweg.distributions._distribution import (
+    AbstractAuxiliaryDistribution,
+    AbstractDistribution,
+    AbstractSampler,
+    LogProbBounds,
+)
+from thalweg.distributions._transformed import Transformed
+
+__all__ = [
+    "AbstractAuxiliaryDistribution",
+    "AbstractDistribution",
+    "AbstractSampler",
+    "Augmented",
+    "LogProbBounds",
+    "StandardNormal",
+    "StudentT",
+    "Transformed",
+]

@@ -1,0 +1,74 @@
+"""Base distributions."""
+
+import math
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import gammaln
+
+from thalweg._core import Array, PRNGKeyArray, Scalar, Shape, register, requirement
+from thalweg.distributions._distribution import AbstractDistribution
+
+_SQUARE_LIMIT = 1e17
+"""Arguments are clipped here before they are squared: a sum of 10,000 such squares is finite in float32."""
+
+
+def _square(x: Array) -> Array:
+    return jnp.clip(x, -_SQUARE_LIMIT, _SQUARE_LIMIT) ** 2
+
+
+@register
+class StandardNormal(AbstractDistribution):
+    """N(0, I).
+
+    Args:
+        shape: of one point.
+    """
+
+    shape: Shape = eqx.field(static=True)
+    context_shape: ClassVar[Shape | None] = None
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+
+    def _sample_and_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
+        x = jax.random.normal(key, self.shape)
+        return x, self._log_prob(x, context)
+
+    def _log_prob(self, x: Array, context: Array | None) -> Scalar:
+        return -0.5 * _square(x).sum() - 0.5 * math.log(2 * math.pi) * math.prod(self.shape)
+
+
+@register
+class StudentT(AbstractDistribution):
+    r"""The multivariate Student-t with identity scale: $z / \sqrt{g / \nu}$, z ~ N(0, I), g ~ chi-squared(nu).
+
+    Args:
+        shape: of one point.
+        degrees_of_freedom: nu > 0.
+
+    Raises:
+        ValueError: if nu is not positive.
+    """
+
+    shape: Shape = eqx.field(static=True)
+    degrees_of_freedom: float = eqx.field(static=True)
+    context_shape: ClassVar[Shape | None] = None
+
+    def __init__(self, shape: Shape, degrees_of_freedom: float = 30.0) -> None:
+        if not degrees_of_freedom > 0:
+            raise ValueError(requirement("degrees_of_freedom", "be positive", degrees_of_freedom))
+        self.shape, self.degrees_of_freedom = shape, degrees_of_freedom
+
+    def _sample_and_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
+        normal, chi = jax.random.split(key)
+        g = 2 * jax.random.gamma(chi, self.degrees_of_freedom / 2)
+        x = jax.random.normal(normal, self.shape) * jnp.sqrt(self.degrees_of_freedom / g)
+        return x, self._log_prob(x, context)
+
+    def _log_prob(self, x: Array, context: Array | None) -> Scalar:
+        nu, d = self.degrees_of_freedom, math.prod(self.shape)
+        constant = gammaln((nu + d) / 2) - gammaln(nu / 2) - 0.5 * d * math.log(nu * math.pi)
+        return constant - 0.5 * (nu + d) * jnp.log1p(_square(x).sum() / nu)

@@ -1,0 +1,169 @@
+"""Optimisation of an objective: Adam, a warm-up, a cool-down, and no step that is not finite."""
+
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._core import Array, PRNGKeyArray, Scalar, all_finite, partition_trainable, where_tree
+from thalweg.fit._optimiser import init_optimiser, optimiser_step
+from thalweg.objectives import AbstractObjective
+from thalweg.run import AbstractProcess, Status
+
+Model = TypeVar("Model")
+
+_BAD_RUN = 20
+"""So many bad steps in a row roll the fit back to the last good review."""
+_MOST_ROLLBACKS = 6
+
+
+class FitState(NamedTuple, Generic[Model]):
+    """The state of a fit.
+
+    Attributes:
+        model: the distribution, as it is now.
+        optimiser: Adam's moments.
+        n_bad: steps skipped so far because the loss or the gradient was not finite.
+        bad_run: how many of the last steps were bad, in a row.
+        damping: factor on the learning rate, halved at each rollback.
+        n_rollbacks: how many there were.
+        cooling: the step at which cooling down began, and how long it takes; the first is -1 before.
+        safe: (model, optimiser) at the last review that found no bad run.
+    """
+
+    model: Model
+    optimiser: Any
+    n_bad: Array
+    bad_run: Array
+    damping: Array
+    n_rollbacks: Array
+    cooling: Array
+    safe: Any
+
+
+class Fit(AbstractProcess[FitState]):
+    r"""Minimise an objective by Adam.
+
+    The learning rate rises over the warm-up, stays, and once the objective has settled (its mean over the last window
+    is no better than the one before it by more than the noise of their difference), or so much of the steps or of the
+    time is used up, falls to 0 along a half cosine; then the fit stops. A step whose loss or gradient is not finite is
+    skipped and counted; a run of them rolls the fit back and halves the learning rate.
+
+    Args:
+        objective: what to minimise.
+        learning_rate: at its highest.
+        warm_up: steps.
+        cool_share: share of all steps kept for cooling down.
+        window: steps a window of the plateau rule; None never stops early.
+        batch: given to the objective at every step.
+    """
+
+    objective: AbstractObjective
+    learning_rate: Array
+    warm_up: Array
+    cool_share: float = eqx.field(static=True)
+    window: int | None = eqx.field(static=True)
+    batch: Any
+    chunk: int = eqx.field(static=True)
+    records: ClassVar[tuple[str, ...]] = ("elbo", "good")
+
+    def __init__(
+        self,
+        objective: AbstractObjective,
+        *,
+        learning_rate: float = 1e-2,
+        warm_up: int = 50,
+        cool_share: float = 0.5,
+        window: int | None = 300,
+        batch: Any = None,
+        chunk: int = 50,
+    ) -> None:
+        dtype = jnp.result_type(float)
+        self.objective, self.batch = objective, batch
+        self.learning_rate, self.warm_up = jnp.asarray(np.asarray(learning_rate, dtype)), jnp.asarray(np.int32(warm_up))
+        self.cool_share, self.window, self.chunk = cool_share, window, chunk
+
+    def init(self, model: Model) -> FitState[Model]:
+        """The state before the first step; compiles nothing that depends on the model's size."""
+        optimiser = init_optimiser(_zeros(partition_trainable(model)[0]))
+        zero = jnp.asarray(np.int32(0))
+        one = jnp.asarray(np.ones((), jnp.result_type(float)))
+        cooling = jnp.asarray(np.array([-1, 1], np.int32))
+        return FitState(model, optimiser, zero, zero, one, zero, cooling, (model, optimiser))
+
+    def _rate(self, state: FitState, index: Array) -> Scalar:
+        dtype = self.learning_rate.dtype
+        warm = jnp.minimum(1, (index + 1).astype(dtype) / self.warm_up.astype(dtype))
+        start, length = state.cooling[0].astype(dtype), state.cooling[1].astype(dtype)
+        share = jnp.clip((index.astype(dtype) - start) / length, 0, 1)
+        cool = jnp.where(start < 0, 1, 0.5 * (1 + jnp.cos(jnp.pi * share)))
+        return self.learning_rate * warm * cool * state.damping
+
+    def step(self, state: FitState, key: PRNGKeyArray, index: Array) -> tuple[FitState, dict[str, Scalar]]:
+        """One step of Adam; a bad one changes nothing but the counts."""
+        params, rest = partition_trainable(state.model)
+
+        def loss_of(params: Any) -> tuple[Scalar, dict[str, Scalar]]:
+            return self.objective(eqx.combine(params, rest), key, self.batch)
+
+        (loss, aux), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+        good = jnp.isfinite(loss) & all_finite(gradient)
+        gradient = where_tree(good, gradient, _zeros(gradient))
+        new, optimiser = optimiser_step(gradient, state.optimiser, params, self._rate(state, index))
+        bad = (~good).astype(jnp.int32)
+        state = state._replace(
+            model=eqx.combine(where_tree(good, new, params), rest),
+            optimiser=where_tree(good, optimiser, state.optimiser),
+            n_bad=state.n_bad + bad,
+            bad_run=(state.bad_run + bad) * bad,
+        )
+        return state, {"elbo": aux["elbo"], "good": good}
+
+    def review(
+        self, state: FitState, history: dict[str, np.ndarray], *, steps: int, hurry: bool
+    ) -> tuple[FitState, Status | None]:
+        """Roll back after a run of bad steps; cool down when the objective has settled; stop when cool."""
+        done = len(history["elbo"])
+        if int(state.bad_run) >= min(_BAD_RUN, self.chunk):
+            return self._roll_back(state)
+        state = state._replace(safe=(state.model, state.optimiser))
+        start, length = (int(c) for c in state.cooling)
+        if start >= 0:
+            return state, (Status.CONVERGED if done >= start + length else None)
+        length = max(1, round(self.cool_share * steps))
+        settled = self.window is not None and _has_settled(history["elbo"], self.window)
+        if settled or hurry or done >= steps - length:
+            length = min(length, max(steps - done, 1)) if not hurry else max(1, min(length, done // 2))
+            state = state._replace(cooling=jnp.asarray(np.array([done, length], np.int32)))
+        return state, None
+
+    def _roll_back(self, state: FitState) -> tuple[FitState, Status | None]:
+        model, optimiser = state.safe
+        state = state._replace(
+            model=model,
+            optimiser=optimiser,
+            bad_run=jnp.zeros_like(state.bad_run),
+            damping=state.damping / 2,
+            n_rollbacks=state.n_rollbacks + 1,
+        )
+        return state, (Status.DIVERGED if int(state.n_rollbacks) >= _MOST_ROLLBACKS else None)
+
+
+def _zeros(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
+
+
+def _has_settled(elbo: np.ndarray, window: int) -> bool:
+    """Whether the mean over the last window is no better than the one before it by more than its noise."""
+    if len(elbo) < 2 * window:
+        return False
+    before, after = elbo[-2 * window : -window], elbo[-window:]
+    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    if min(len(before), len(after)) < window // 2:
+        return False
+    # the median is not carried off by a few wild draws
+    gain = np.median(after) - np.median(before)
+    noise = 1.2533 * np.hypot(np.std(before), np.std(after)) / np.sqrt(window)
+    return bool(gain < noise)

@@ -1,0 +1,119 @@
+"""Recipes by name: from the size of a target to a flow that starts as its Gaussian (or N(0, I))."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from thalweg._core import Seed, check_choice, check_positive_int, numpy_rng, requirement
+from thalweg.bijections import (
+    AbstractBijection,
+    AbstractTransformer,
+    AdditiveTransformer,
+    AffineTransformer,
+    Autoregressive,
+    Chain,
+    Coupling,
+    Invert,
+    Permutation,
+    Planar,
+    Radial,
+    Scan,
+    SplineTransformer,
+    TriangularAffine,
+)
+from thalweg.distributions import AbstractDistribution, StandardNormal, Transformed
+
+Rng = np.random.Generator
+
+
+def _coupling_pairs(transformer: AbstractTransformer) -> Callable[..., AbstractBijection]:
+    """Layers in pairs: random complementary halves, each half moved once, then the next permutation."""
+
+    def build(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
+        def pair() -> AbstractBijection:
+            first = Coupling(size, transformer, seed=rng, **network)
+            second = Coupling(size, transformer, swap=True, seed=rng, **network)
+            return Chain([Permutation(rng.permutation(size)), first, second])
+
+        return Scan([pair() for _ in range(max(1, layers // 2))])
+
+    return build
+
+
+def _autoregressive(transformer: AbstractTransformer, *, inverse: bool) -> Callable[..., AbstractBijection]:
+    """Layers with the order reversed between them."""
+
+    def build(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
+        def layer() -> AbstractBijection:
+            one = Autoregressive(size, transformer, seed=rng, **network)
+            return Chain([Permutation(np.arange(size)[::-1]), Invert(one) if inverse else one])
+
+        return Scan([layer() for _ in range(layers)])
+
+    return build
+
+
+def _plain(kind: Callable[..., AbstractBijection]) -> Callable[..., AbstractBijection]:
+    def build(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
+        return Scan([kind(size, seed=rng) for _ in range(layers)])
+
+    return build
+
+
+_RECIPES: dict[str, tuple[Callable[..., AbstractBijection], int]] = {
+    "planar": (_plain(Planar), 16),
+    "radial": (_plain(Radial), 16),
+    "nice": (_coupling_pairs(AdditiveTransformer()), 8),
+    "realnvp": (_coupling_pairs(AffineTransformer()), 8),
+    "spline": (_coupling_pairs(SplineTransformer()), 4),
+    "maf": (_autoregressive(AffineTransformer(), inverse=True), 4),
+    "iaf": (_autoregressive(AffineTransformer(), inverse=False), 4),
+}
+
+FLOWS: tuple[str, ...] = ("gaussian", *_RECIPES)
+"""The names that `make_flow` knows."""
+
+
+def make_flow(
+    name: str,
+    size: int,
+    *,
+    loc: Any = None,
+    scale_tril: Any = None,
+    layers: int | None = None,
+    width: int = 32,
+    depth: int = 2,
+    seed: Seed = 0,
+) -> AbstractDistribution:
+    r"""A flow by name, on R^size, that starts as N(loc, scale_tril scale_tril').
+
+    Its layers, the identity at first, come before the affine map: what they learn is in the Gaussian's own coordinates.
+
+    Args:
+        name: "gaussian" (the affine map alone), "planar", "radial" (Rezende and Mohamed 2015), "nice", "realnvp" (Dinh
+            et al. 2015, 2017), "spline" (Durkan et al. 2019, coupling), "maf" (Papamakarios et al. 2017) or "iaf"
+            (Kingma et al. 2016).
+        size: d.
+        loc: mean of the Gaussian, (d,); zeros by default.
+        scale_tril: its lower triangular factor, (d, d); the identity by default.
+        layers: how many; each recipe has its own default. Couplings come in pairs.
+        width: of the conditioners' hidden layers.
+        depth: their number.
+        seed: an int or a JAX key.
+
+    Raises:
+        ValueError: for an unknown name (the nearest is suggested) or a size below 1.
+    """
+    check_choice("flow", name, FLOWS)
+    size = check_positive_int("size", size)
+    loc = np.zeros(size) if loc is None else loc
+    affine = TriangularAffine(loc, np.eye(size) if scale_tril is None else scale_tril)
+    if np.shape(loc) != (size,):
+        raise ValueError(requirement("loc", f"have shape ({size},)", np.shape(loc)))
+    if name == "gaussian":
+        return Transformed(StandardNormal((size,)), affine)
+    build, default = _RECIPES[name]
+    layers = default if layers is None else check_positive_int("layers", layers)
+    stack = build(size, layers, numpy_rng(seed), {"width": width, "depth": depth})
+    return Transformed(StandardNormal((size,)), Chain([stack, affine]))

@@ -1,0 +1,162 @@
+"""The door `infer`: from a log density to a posterior with a verdict."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from thalweg._core import (
+    Seed,
+    as_key,
+    check_choice,
+    check_positive_int,
+    check_shape,
+    precision,
+    requirement,
+    resolve_dtype,
+)
+from thalweg.distributions import AbstractSampler
+from thalweg.flows import FLOWS, make_flow
+from thalweg.ladder import Budget, Rung, flow_rung, gaussian_rung
+from thalweg.posterior import Posterior, make_posterior
+from thalweg.run import Checkpoint, Progress
+from thalweg.targets import Target, find_start
+
+_N_STARTS = 4
+_GOOD_KHAT, _GOOD_SHARE = 0.5, 0.3
+"""A Gaussian whose weights are this good needs no flow."""
+
+
+def infer(
+    target: Target,
+    flow: str | AbstractSampler = "auto",
+    seed: Seed = 0,
+    budget: float | None = None,
+    init: dict[str, Any] | None = None,
+    dtype: Any = None,
+    progress: bool = True,  # noqa: FBT001, FBT002 (part of the public signature)
+    *,
+    steps: int | None = None,
+    n_draws: int = 128,
+    learning_rate: float = 1e-2,
+    batch_size: int | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+) -> Posterior:
+    """Fit a flow posterior to a log density by variational inference.
+
+    A full-rank Gaussian is fitted first, by natural gradients from several starts; a flow on top of it follows, by
+    path gradients of the reverse KL. With "auto" the flow (RealNVP) is left out where the Gaussian's importance
+    weights are good already. All randomness comes from `seed`.
+
+    Args:
+        target: from `from_function`, `from_likelihood` or `from_numpyro`.
+        flow: "auto", a name ("gaussian", "planar", "radial", "nice", "realnvp", "spline", "maf", "iaf"), or a
+            distribution on R^d built by hand, which is fitted as it is.
+        seed: an int or a JAX key.
+        budget: seconds for the fit; None for no bound.
+        init: a point to start from, name -> constrained value; else 0 and random points in [-2, 2]^d.
+        dtype: "float32" or "float64"; None for what JAX is set to (float32 unless you changed it).
+        progress: whether to draw a bar on standard error.
+        steps: the most steps of the flow; 1000 by default.
+        n_draws: draws a step.
+        learning_rate: Adam's, at its highest.
+        batch_size: rows of data a step, for a target from `from_likelihood`; None for all.
+        checkpoint: a file that keeps the state on SIGINT or SIGTERM, and now and then; removed when all is done.
+        resume: go on from that file, to the same bits as without the stop.
+
+    Returns:
+        A `Posterior`; `posterior.verdict` says whether to believe it.
+
+    Raises:
+        ValueError: for a bad argument, or a log density that is NaN or -inf wherever it can be started.
+        Interrupted: (a KeyboardInterrupt) on a signal, after the checkpoint has been written.
+    """
+    _check_target(target)
+    dtype = resolve_dtype(dtype)
+    if isinstance(flow, str):
+        check_choice("flow", flow, ("auto", *FLOWS))
+    for name, value in (("steps", steps), ("n_draws", n_draws), ("batch_size", batch_size)):
+        if value is not None:
+            check_positive_int(name, value)
+    if budget is not None and not budget > 0:
+        raise ValueError(requirement("budget", "be a positive number of seconds", budget))
+    if not learning_rate > 0:
+        raise ValueError(requirement("learning_rate", "be positive", learning_rate))
+    if batch_size is not None and not target.is_split:
+        raise ValueError(requirement("batch_size", "be None unless the target comes from from_likelihood", batch_size))
+    began = time.monotonic()
+    name = flow if isinstance(flow, str) else type(flow).__name__
+    settings: dict[str, Any] = {
+        "model": target.name,
+        "flow": name,
+        "seed": seed if isinstance(seed, int) else str(np.asarray(jax.random.key_data(as_key(seed)))),
+        "steps": steps or 1000,
+        "n_draws": n_draws,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "dtype": dtype,
+    }
+    with precision(dtype), Progress(show=progress) as bar:
+        target = target.astype(dtype)
+        kept = None if checkpoint is None else Checkpoint(checkpoint, settings, resume=resume)
+        bounds = Budget(None if budget is None else began + budget, bar, kept)
+        posterior = _climb(target, flow, as_key(seed), init, bounds, settings)
+        if kept is not None:
+            kept.remove()
+    posterior.settings["seconds"] = round(time.monotonic() - began, 2)
+    return posterior
+
+
+def _climb(
+    target: Target,
+    flow: str | AbstractSampler,
+    key: jax.Array,
+    init: dict[str, Any] | None,
+    bounds: Budget,
+    settings: dict[str, Any],
+) -> Posterior:
+    start_key, gauss_key, flow_key, weigh_key = (jax.random.fold_in(key, i) for i in range(4))
+    fit = {k: settings[k] for k in ("steps", "n_draws", "learning_rate", "batch_size")}
+    starts = find_start(target, start_key, init)
+
+    def finish(rung: Rung, taken: tuple[str, ...]) -> Posterior:
+        trace = {"step": np.arange(len(rung.history["elbo"])), "elbo": rung.history["elbo"]}
+        return make_posterior(
+            rung.flow,
+            target,
+            seed=weigh_key,
+            dtype=settings["dtype"],
+            trace=trace,
+            settings=settings,
+            steps_taken=taken,
+            failed=rung.failed,
+        )
+
+    if not isinstance(flow, str):
+        check_shape("flow", np.empty(flow.shape), (target.size,), "a flow built by hand is a distribution on R^d")
+        rung = flow_rung(target, flow, settings["flow"], flow_key, bounds, **fit)
+        return finish(rung, (rung.sentence,))
+    loc, tril, gaussian = gaussian_rung(
+        target, starts[:_N_STARTS], gauss_key, bounds, batch_size=settings["batch_size"]
+    )
+    if flow in ("auto", "gaussian"):
+        posterior = finish(gaussian._replace(flow=make_flow("gaussian", target.size, loc=loc, scale_tril=tril)), (gaussian.sentence,))
+        verdict = posterior.verdict
+        if flow == "gaussian" or (verdict.khat < _GOOD_KHAT and verdict.ess > _GOOD_SHARE * verdict.n_draws):
+            return posterior
+        weights = f"its importance weights ask for more (k-hat {verdict.khat:.2f}, {verdict.ess:.0f} effective of {verdict.n_draws})"
+        gaussian = gaussian._replace(sentence=f"{gaussian.sentence}; {weights}")
+        flow = "realnvp"
+    start = make_flow(flow, target.size, loc=loc, scale_tril=tril, seed=flow_key)
+    rung = flow_rung(target, start, flow, flow_key, bounds, **fit)
+    return finish(rung, (gaussian.sentence, rung.sentence))
+
+
+def _check_target(target: Any) -> None:
+    if not isinstance(target, Target):
+        got = getattr(target, "__name__", type(target).__name__)
+        remedy = "wrap it: from_function(log_density, supports) or from_numpyro(model, *data)"
+        raise ValueError(requirement("target", "be a Target", got, remedy))

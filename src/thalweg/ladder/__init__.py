@@ -1,0 +1,5 @@
+"""The rungs behind `flow="auto"`."""
+
+from thalweg.ladder._rungs import Budget, Rung, flow_rung, gaussian_rung
+
+__all__ = ["Budget", "Rung", "flow_rung", "gaussian_rung"]

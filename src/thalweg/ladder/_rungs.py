@@ -1,0 +1,121 @@
+"""The rungs: a Gaussian, then a flow on top of it; each says what it did."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._core import Array, PRNGKeyArray
+from thalweg.distributions import AbstractSampler
+from thalweg.fit import Fit, GaussianFit, GaussianState
+from thalweg.objectives import ReverseKL, log_density_of_batch
+from thalweg.run import Checkpoint, Progress, Status, run
+from thalweg.targets import Target
+
+
+class Budget(NamedTuple):
+    """What bounds a rung and where it speaks.
+
+    Attributes:
+        deadline: a `time.monotonic()` to be ready by, or None.
+        progress: the bar.
+        checkpoint: where the state is kept, or None.
+    """
+
+    deadline: float | None
+    progress: Progress
+    checkpoint: Checkpoint | None
+
+
+class Rung(NamedTuple):
+    """What a rung leaves.
+
+    Attributes:
+        flow: the distribution it reached.
+        history: "elbo" and "good", one number a step.
+        sentence: what was done.
+        failed: a sentence where the fit failed, else None.
+    """
+
+    flow: Any
+    history: dict[str, np.ndarray]
+    sentence: str
+    failed: str | None
+
+
+@eqx.filter_jit
+def _elbo_of_starts(target: Target, state: GaussianState, key: PRNGKeyArray) -> Array:
+    """The ELBO of each start's Gaussian, from the same standard draws."""
+    d = target.size
+    z = jax.random.normal(key, (256, d), state.loc.dtype)
+
+    def one(loc: Array, tril: Array) -> Array:
+        log_p = log_density_of_batch(target, loc + z @ tril.T)
+        entropy = 0.5 * d * (1 + jnp.log(2 * jnp.pi)) + jnp.log(jnp.diagonal(tril)).sum()
+        return log_p.mean() + entropy
+
+    return jax.lax.map(lambda state: one(*state), (state.loc, state.scale_tril))
+
+
+def gaussian_rung(
+    target: Target, starts: np.ndarray, key: PRNGKeyArray, budget: Budget, *, batch_size: int | None, steps: int = 500
+) -> tuple[np.ndarray, np.ndarray, Rung]:
+    """Fit a full-rank Gaussian from every start and keep the one of the highest ELBO.
+
+    Returns:
+        (mean (d,), Cholesky factor (d, d), what was done; its flow is None).
+    """
+    process = GaussianFit(target, batch_size=batch_size)
+    fit_key, judge_key = jax.random.split(key)
+    result = run(
+        process,
+        process.init(starts),
+        fit_key,
+        steps=steps,
+        name="Gaussian start",
+        progress=budget.progress,
+        checkpoint=budget.checkpoint,
+        deadline=budget.deadline,
+    )
+    elbo = np.asarray(_elbo_of_starts(target, result.state, judge_key))
+    best = int(np.nanargmax(np.where(np.isnan(elbo), -np.inf, elbo)))
+    done = len(result.history["elbo"])
+    spread = "" if len(elbo) == 1 else f", the best of {len(elbo)} starts"
+    sentence = f"full-rank Gaussian: ELBO {elbo[best]:.2f} after {done} steps{spread}"
+    loc, tril = np.asarray(result.state.loc[best]), np.asarray(result.state.scale_tril[best])
+    return loc, tril, Rung(None, result.history, sentence, None)
+
+
+def flow_rung(
+    target: Target,
+    flow: AbstractSampler,
+    name: str,
+    key: PRNGKeyArray,
+    budget: Budget,
+    *,
+    steps: int,
+    learning_rate: float,
+    n_draws: int,
+    batch_size: int | None,
+) -> Rung:
+    """Fit a flow by path gradients of the reverse KL."""
+    process = Fit(ReverseKL(target, n_draws, path=True, batch_size=batch_size), learning_rate=learning_rate)
+    result = run(
+        process,
+        process.init(flow),
+        key,
+        steps=steps,
+        name=f"flow {name}",
+        progress=budget.progress,
+        checkpoint=budget.checkpoint,
+        deadline=budget.deadline,
+    )
+    elbo = result.history["elbo"]
+    skipped = int(result.state.n_bad)
+    sentence = f"flow {name}: ELBO {np.nanmean(elbo[-50:]):.2f} after {len(elbo)} steps; {result.status}"
+    if skipped:
+        sentence += f"; {skipped} steps were not finite and were skipped"
+    failed = str(result.status) if result.status is Status.DIVERGED else None
+    return Rung(result.state.model, result.history, sentence, failed)

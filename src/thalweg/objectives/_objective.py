@@ -1,0 +1,20 @@
+"""The contract of every objective."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+
+from thalweg._core import PRNGKeyArray, Scalar
+
+
+class AbstractObjective(eqx.Module):
+    """What a fit minimises: (distribution, key, batch) -> (loss, aux), a stochastic estimate from one key.
+
+    `aux` holds named scalars for the record; the gradient of the loss is a part of its own and need not be the
+    gradient of the loss's value (see the path gradient). `batch` is what this step sees of the data, None for all.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, distribution: Any, key: PRNGKeyArray, batch: Any = None) -> tuple[Scalar, dict[str, Scalar]]:
+        """One estimate of the loss, with its named parts."""

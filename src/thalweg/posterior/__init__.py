@@ -1,0 +1,20 @@
+"""What every door leads to: draws, density, evidence, a verdict, ArviZ, a file."""
+
+from thalweg.posterior._draws import WeighedDraws, weigh
+from thalweg.posterior._estimates import Bound, Estimate
+from thalweg.posterior._make import load, make_posterior
+from thalweg.posterior._posterior import Posterior, WeightedDraws
+from thalweg.posterior._verdict import Verdict, judge
+
+__all__ = [
+    "Bound",
+    "Estimate",
+    "Posterior",
+    "Verdict",
+    "WeighedDraws",
+    "WeightedDraws",
+    "judge",
+    "load",
+    "make_posterior",
+    "weigh",
+]

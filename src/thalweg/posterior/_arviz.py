@@ -1,0 +1,47 @@
+"""The one file that knows ArviZ and xarray."""
+
+from typing import Any
+
+import numpy as np
+
+from thalweg._core import import_guest
+from thalweg.targets import Target
+
+_CHAINS = 4
+
+
+def to_datatree(
+    groups: dict[str, dict[str, np.ndarray]],
+    observed: dict[str, np.ndarray],
+    trace: dict[str, np.ndarray],
+    target: Target,
+    attributes: dict[str, Any],
+) -> Any:
+    """Groups of (n, *shape) arrays as a DataTree of 4 chains; empty groups are left out.
+
+    Args:
+        groups: group -> name -> (n, *shape).
+        observed: name -> array, kept without chain and draw.
+        trace: name -> (steps,), kept along the dimension "step".
+        target: for names of dimensions and coordinates.
+        attributes: of the posterior group.
+    """
+    arviz_base, xarray = import_guest("arviz_base", "core"), import_guest("xarray", "core")
+    chained = {
+        group: {k: np.asarray(v).reshape(_CHAINS, -1, *np.shape(v)[1:]) for k, v in values.items()}
+        for group, values in groups.items()
+        if values
+    }
+    dims = {k: list(v) for k, v in dict(target.dims).items()}
+    coords = {k: np.asarray(v) for k, v in dict(target.coords).items()}
+    tree = arviz_base.from_dict(
+        {**chained, **({"observed_data": observed} if observed else {})},
+        dims=dims,
+        coords=coords,
+        sample_dims=["chain", "draw"],
+    )
+    if trace:
+        steps = {k: ("step", np.asarray(v)) for k, v in trace.items() if k != "step"}
+        tree["fit"] = xarray.DataTree(xarray.Dataset(steps, coords={"step": np.asarray(trace["step"])}))
+    tree["posterior"].attrs.update(attributes)
+    return tree

@@ -1,0 +1,81 @@
+"""Posteriors from a fit, and from a file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thalweg._core import Seed, as_key, precision, read_file, requirement
+from thalweg.diagnostics import log_mean_exp
+from thalweg.distributions import AbstractSampler
+from thalweg.posterior._citation import package_versions
+from thalweg.posterior._draws import WeighedDraws, weigh
+from thalweg.posterior._estimates import Estimate
+from thalweg.posterior._posterior import KIND, POOL, SAVED, Posterior, complaint_of
+from thalweg.posterior._verdict import Verdict, judge
+from thalweg.targets import Target
+
+
+def make_posterior(
+    flow: AbstractSampler,
+    target: Target,
+    *,
+    seed: Seed,
+    dtype: str,
+    trace: dict[str, np.ndarray],
+    settings: dict[str, Any],
+    steps_taken: tuple[str, ...],
+    failed: str | None = None,
+    weighed: WeighedDraws | None = None,
+) -> Posterior:
+    """Weigh draws of a fitted flow and put together the posterior with its verdict.
+
+    Args:
+        flow: fitted, on R^d.
+        target: the log density.
+        seed: for the draws that are weighed.
+        dtype: of the flow.
+        trace: the fit's record.
+        settings: what decided the result.
+        steps_taken: what was done, in sentences.
+        failed: a sentence where the fit itself failed.
+        weighed: draws that have been weighed already.
+    """
+    weighed = weighed or weigh(flow, target, as_key(seed), POOL)
+    raw = np.asarray(weighed.log_p, float) - np.asarray(weighed.log_q, float)
+    complaint = complaint_of(raw, weighed.u, target)
+    if complaint:
+        advice = ("mend the log density there, or try dtype='float64'",)
+        verdict = Verdict(False, False, float("inf"), 0.0, len(raw), (complaint,), advice)
+        elbo, evidence = None, None
+    else:
+        verdict = judge(raw, np.asarray(weighed.u, float), failed=failed)
+        elbo = Estimate(float(raw.mean()), float(raw.std() / np.sqrt(len(raw)))) if np.isfinite(raw).all() else None
+        evidence = Estimate(*log_mean_exp(raw))
+    name = target.name or "model"
+    return Posterior(
+        flow, target.space, target, elbo, evidence, verdict, trace, settings, steps_taken, dtype, package_versions(), name
+    )
+
+
+def load(path: str | Path, target: Target | None = None) -> Posterior:
+    """A posterior from a `.thalweg` file.
+
+    Args:
+        path: the file.
+        target: the log density that it was fitted to. Without it the posterior samples and scores; with it, it
+            corrects too.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        FileError: if it is cut short, changed, of a newer version, or something else; a ValueError.
+        ValueError: if the target's parameters are not the file's.
+    """
+    with precision("float64"):
+        record = read_file(path, KIND)
+    if target is not None and record["space"] is not None:
+        here, there = ({n: s.shape for n, s in zip(x.names, x.supports, strict=True)} for x in (target.space, record["space"]))
+        if here != there:
+            raise ValueError(requirement("target", f"have the file's parameters {there}", here))
+    space = record["space"] if target is None else target.space
+    return Posterior(**{**{k: record[k] for k in SAVED}, "space": space, "target": target})

@@ -1,0 +1,287 @@
+"""What every door leads to."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from thalweg._core import Seed, as_key, check_positive_int, precision, requirement, write_file
+from thalweg.diagnostics import SummaryRow, psis, summarise
+from thalweg.distributions import AbstractAuxiliaryDistribution, AbstractSampler
+from thalweg.posterior import _draws
+from thalweg.posterior._arviz import to_datatree
+from thalweg.posterior._citation import CITATION
+from thalweg.posterior._estimates import Bound, Estimate
+from thalweg.posterior._verdict import Verdict
+from thalweg.targets import Space, Target
+
+Draws = dict[str, np.ndarray]
+
+KIND = "posterior"
+SAVED = (
+    *("flow", "space", "elbo", "log_evidence", "verdict", "trace", "settings"),
+    *("steps_taken", "dtype", "versions", "name"),
+)
+"""What a file keeps: all fields but the target."""
+POOL = 10_000
+"""Draws weighed for the verdict and the evidence."""
+_POOL_FACTOR = 4
+"""Draws weighed for each corrected draw."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedDraws:
+    """Raw draws with importance weights.
+
+    Attributes:
+        draws: name -> (n, *shape), constrained.
+        log_weights: (n,), Pareto-smoothed and normalised: exp of them sums to 1.
+        raw_log_weights: (n,), log p - log q as they are.
+        khat: the shape of the weights' tail.
+    """
+
+    draws: Draws
+    log_weights: np.ndarray
+    raw_log_weights: np.ndarray
+    khat: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Posterior:
+    """A flow posterior: draws, density, evidence, and a verdict on all of it.
+
+    Raw draws (`sample`) are the flow's own; corrected draws (`resample`) are importance-resampled against the target
+    and are what `summary` and `to_arviz` show. A posterior loaded without its target samples and scores, but cannot
+    correct.
+
+    Attributes:
+        flow: on R^d; pure, usable inside jit and vmap: `.sample(key, shape)`, `.log_prob(u)`.
+        space: the parameters' names and supports, and the map from R^d to them.
+        target: the log density, or None.
+        elbo: E_q[log p - log q] with its standard error; a lower bound of `log_evidence` (for an auxiliary flow, of
+            its own ELBO too).
+        log_evidence: log of the integral of exp(log density), with its standard error; None where it is not known.
+        verdict: whether to believe it.
+        trace: the fit's record, one number a step: "step", "elbo".
+        settings: what decided the result.
+        steps_taken: what was done, in sentences.
+        dtype: "float32" or "float64".
+        versions: of the packages that made it.
+        name: of the model.
+    """
+
+    flow: AbstractSampler
+    space: Space | None
+    target: Target | None
+    elbo: Estimate | None
+    log_evidence: Estimate | None
+    verdict: Verdict
+    trace: dict[str, np.ndarray]
+    settings: dict[str, Any]
+    steps_taken: tuple[str, ...]
+    dtype: str
+    versions: dict[str, str]
+    name: str
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters' names."""
+        return list(self._require_space().names)
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of this library."""
+        return CITATION
+
+    def __repr__(self) -> str:
+        """Name, evidence, verdict."""
+        return f"<Posterior of {self.name}: log evidence {self.log_evidence}. {self.verdict}>"
+
+    def _require_space(self) -> Space:
+        if self.space is None:
+            raise ValueError("this posterior was saved without its supports (they hold unregistered functions); give target= to thalweg.load")
+        return self.space
+
+    def _require_target(self, what: str) -> Target:
+        if self.target is None:
+            raise ValueError(f"{what} needs the log density, and this posterior has none; give target= to thalweg.load")
+        return self.target
+
+    def _dress(self, u: np.ndarray) -> Draws:
+        params = _draws.constrain(self._require_space(), u)
+        return params if self.target is None else {**params, **_draws.derive(self.target, params)}
+
+    def sample(self, n: int, seed: Seed = 0) -> Draws:
+        """Raw draws of the flow.
+
+        Args:
+            n: how many; the first m of n draws are the m draws of the same seed.
+            seed: an int or a JAX key.
+
+        Returns:
+            name -> (n, *shape) in constrained space, then the model's deterministic quantities where the target is there.
+
+        Raises:
+            ValueError: if n is below 1.
+        """
+        n = check_positive_int("n", n)
+        with precision(self.dtype):
+            return self._dress(_draws.draw(self.flow, as_key(seed), n))
+
+    def log_prob(self, draws: dict[str, Any]) -> Any:
+        r"""The flow's normalised log density of constrained parameters, $\log q(u) - \log |\det d\theta / du|$.
+
+        Args:
+            draws: name -> (n, *shape); other names (deterministic quantities) are passed over.
+
+        Returns:
+            (n,); for an auxiliary flow, whose density is only bounded, a `Bound` with a lower array.
+
+        Raises:
+            ValueError: if a parameter is missing, has the wrong shape or lies outside its support.
+        """
+        space = self._require_space()
+        with precision(self.dtype):
+            inside = {k: np.asarray(v) for k, v in draws.items() if k in space.names}
+            space.check(inside)
+            u, log_det = _draws.unconstrain(space, inside)
+            if isinstance(self.flow, AbstractAuxiliaryDistribution):
+                return Bound(np.asarray(self.flow.log_prob_bounds(0, u).lower) - log_det, None)
+            return np.asarray(jax.jit(self.flow.log_prob)(u)) - log_det
+
+    def sample_and_log_prob(self, n: int, seed: Seed = 0) -> tuple[Draws, Any]:
+        """Raw draws and their normalised log densities, at the price of the draws."""
+        draws = self.sample(n, seed)
+        return draws, self.log_prob(draws)
+
+    def importance_weights(self, n: int = POOL, seed: Seed = 0) -> WeightedDraws:
+        """Raw draws with Pareto-smoothed importance weights (Vehtari et al. 2024).
+
+        Raises:
+            ValueError: if there is no target, or its log density is NaN at a draw.
+        """
+        target = self._require_target("importance_weights")
+        n = check_positive_int("n", n)
+        with precision(self.dtype):
+            weighed = _draws.weigh(self.flow, target, as_key(seed), n)
+            raw = _log_weights(weighed, target)
+            smoothed = psis(raw)
+            return WeightedDraws(self._dress(weighed.u), smoothed.log_weights, raw, float(smoothed.khat))
+
+    def resample(self, n: int, seed: Seed = 0) -> Draws:
+        """Corrected draws: importance resampling of four times as many raw ones, with smoothed weights.
+
+        Systematic, then shuffled; where weights are uneven some draws appear more than once.
+
+        Raises:
+            ValueError: if n is below 1, or there is no target.
+        """
+        target = self._require_target("resample")
+        n = check_positive_int("n", n)
+        with precision(self.dtype):
+            return self._dress(self._resample_rows(target, n, seed)[0].u)
+
+    def _resample_rows(self, target: Target, n: int, seed: Seed) -> tuple[_draws.WeighedDraws, np.ndarray]:
+        """(the chosen draws, their smoothed log weights in the pool)."""
+        key = as_key(seed)
+        pool = _draws.weigh(self.flow, target, key, max(_POOL_FACTOR * n, _draws.PIECE))
+        smoothed = psis(_log_weights(pool, target))
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        chosen = _systematic(smoothed.log_weights, n, rng)
+        return _draws.WeighedDraws(*(a[chosen] for a in pool)), smoothed.log_weights[chosen]
+
+    def predictive(self, n: int, seed: Seed = 0) -> Draws:
+        """Replicated data from n corrected draws, name -> (n, *shape); {} where the model cannot."""
+        target = self._require_target("predictive")
+        with precision(self.dtype):
+            params = _draws.constrain(self._require_space(), self._resample_rows(target, n, seed)[0].u)
+            return _draws.predict(target, as_key(seed), params)
+
+    def observed(self) -> Draws:
+        """The observed data that `predictive` replicates; {} where there are none."""
+        return {} if self.target is None else {k: np.asarray(v) for k, v in self.target.observed().items()}
+
+    def summary(self, n: int = POOL, seed: Seed = 0) -> list[SummaryRow]:
+        """Mean, sd, quantiles and Monte Carlo error of every parameter, from weighted draws (raw without a target)."""
+        if self.target is None:
+            return summarise(self.sample(n, seed))
+        weighted = self.importance_weights(n, seed)
+        return summarise(weighted.draws, weighted.log_weights)
+
+    def to_arviz(self, n: int = 4000, seed: Seed = 0) -> Any:
+        """An ArviZ DataTree: 4 chains of n / 4 corrected draws, and what else there is.
+
+        Groups: posterior; sample_stats (log q, log p, log weight); unconstrained_posterior; raw_posterior (the flow's
+        own draws); fit (the trace); and where the model can, posterior_predictive, log_likelihood, observed_data.
+
+        Raises:
+            ValueError: if n is not a positive multiple of 4, or there is no target.
+        """
+        target = self._require_target("to_arviz")
+        if check_positive_int("n", n) % 4:
+            raise ValueError(requirement("n", "be a multiple of 4, for 4 chains", n))
+        with precision(self.dtype):
+            chosen, log_weights = self._resample_rows(target, n, seed)
+            draws = self._dress(chosen.u)
+            params = {k: draws[k] for k in self._require_space().names}
+            groups = {
+                "posterior": draws,
+                "sample_stats": {"log_q": chosen.log_q, "lp": chosen.log_p, "log_weight": log_weights},
+                "unconstrained_posterior": {"u": chosen.u},
+                "raw_posterior": self.sample(n, seed),
+                "posterior_predictive": _draws.predict(target, as_key(seed), params),
+                "log_likelihood": _draws.pointwise_log_likelihood(target, params),
+            }
+            return to_datatree(groups, self.observed(), self.trace, target, self._attributes())
+
+    def _attributes(self) -> dict[str, Any]:
+        evidence = self.log_evidence
+        return {
+            "inference_library": "thalweg",
+            "inference_library_version": self.versions.get("thalweg", ""),
+            "verdict": str(self.verdict),
+            "khat": self.verdict.khat,
+            **({} if evidence is None else {"log_evidence": evidence.value, "log_evidence_se": evidence.standard_error}),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write a `.thalweg` file (safetensors and JSON, no pickle), whole or not at all; `thalweg.load` reads it.
+
+        Raises:
+            ValueError: if the flow holds a class or function that is not registered.
+            OSError: if the file cannot be written.
+        """
+        record = {name: getattr(self, name) for name in SAVED}
+        try:
+            return write_file(path, KIND, record)
+        except ValueError:
+            # supports with unregistered functions: then `load` asks for the target
+            return write_file(path, KIND, {**record, "space": None})
+
+
+def _log_weights(weighed: _draws.WeighedDraws, target: Target) -> np.ndarray:
+    raw = np.asarray(weighed.log_p, float) - np.asarray(weighed.log_q, float)
+    complaint = complaint_of(raw, weighed.u, target)
+    if complaint:
+        raise ValueError(complaint)
+    return raw
+
+
+def complaint_of(raw: np.ndarray, u: np.ndarray, target: Target) -> str | None:
+    """A sentence where weights are NaN or +inf, or all are zero; None where all is well."""
+    wrong = np.isnan(raw) | (raw == np.inf)
+    if wrong.any():
+        where = target.space.describe(u[np.argmax(wrong)])
+        return f"the log density is NaN or infinite at {wrong.sum():,} of {len(raw):,} draws, for one at {where}"
+    if not np.isfinite(raw).any():
+        return f"the log density is -inf at every draw, for one at {target.space.describe(u[0])}"
+    return None
+
+
+def _systematic(log_weights: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of n draws: each appears floor or ceil of n times its weight; then shuffled."""
+    ladder = np.cumsum(np.exp(log_weights))
+    steps = (rng.random() + np.arange(n)) / n * ladder[-1]
+    return rng.permutation(np.minimum(np.searchsorted(ladder, steps), len(log_weights) - 1))

@@ -1,0 +1,95 @@
+"""Whether to believe the answer, and what to do if not."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from thalweg._core import register
+from thalweg.diagnostics import importance_ess, khat_threshold, psis
+
+_LEAST_ESS = 200
+_DOUBTFUL_KHAT = 0.5
+_LEAST_SHARE_IF_DOUBTFUL = 0.1
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the importance weights say of a posterior.
+
+    Attributes:
+        ok: whether the corrected draws (importance-resampled) can be trusted.
+        raw_ok: whether the flow's own draws can, as they are.
+        khat: Pareto shape of the weights' tail; below 0.7 (less for few draws) corrected draws are reliable.
+        ess: effective number of the weighted draws.
+        n_draws: how many draws were weighed.
+        reasons: sentences, why.
+        advice: sentences, what to do; empty where nothing needs doing.
+    """
+
+    ok: bool
+    raw_ok: bool
+    khat: float
+    ess: float
+    n_draws: int
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One sentence."""
+        if self.raw_ok:
+            head = "Trust it: the flow itself matches the posterior"
+        elif self.ok:
+            head = "Trust the corrected draws (resample), not the flow's raw ones (sample)"
+        else:
+            head = "Do not trust it"
+        figures = f"k-hat {self.khat:.2f}, {self.ess:,.0f} effective of {self.n_draws:,} draws"
+        tail = f" ({figures})" + (": " + "; ".join(self.reasons) if self.reasons else "")
+        return head + tail + ("." if not self.advice else ". To do: " + "; ".join(self.advice) + ".")
+
+
+def judge(raw_log_weights: np.ndarray, values: np.ndarray, *, failed: str | None = None) -> Verdict:
+    """The verdict from one set of weighted draws.
+
+    Args:
+        raw_log_weights: log p - log q of S draws of q.
+        values: the draws in unconstrained coordinates, (S, d).
+        failed: a sentence where the fit itself failed.
+
+    The corrected draws pass if k-hat is below the threshold of Vehtari et al. 2024 for S draws and the effective
+    sample size is at least 200, and a tenth of the draws where k-hat exceeds 0.5 (a k-hat of 0.64 has been seen with
+    an effective share of 0.05 and a mean off by 0.18 sd). The raw draws pass if besides no mean moves by more than 0.1
+    sd, and no sd by more than a tenth, between raw and corrected.
+    """
+    n = len(raw_log_weights)
+    smoothed = psis(raw_log_weights)
+    khat, ess = float(smoothed.khat), float(importance_ess(smoothed.log_weights))
+    threshold = khat_threshold(n)
+    reasons, advice = [], []
+    if failed:
+        reasons.append(failed)
+    if not khat < threshold:
+        reasons.append(f"the weights' tail is too heavy (k-hat {khat:.2f}, at most {threshold:.2f} is reliable)")
+    if ess < _LEAST_ESS:
+        reasons.append(f"only {ess:.0f} of {n:,} draws are effective")
+    elif khat > _DOUBTFUL_KHAT and ess < _LEAST_SHARE_IF_DOUBTFUL * n:
+        reasons.append(f"a heavy tail (k-hat {khat:.2f}) comes with few effective draws ({ess:.0f} of {n:,})")
+    ok = not reasons
+    shift, ratio = _movement(values, smoothed.log_weights)
+    raw_ok = ok and shift <= 0.1 and abs(math.log(ratio)) <= math.log(1.1)
+    if not ok:
+        advice.append("give more steps or a richer flow (flow='spline', more layers)")
+        advice.append("check the parametrisation (non-centred hierarchies fit better) and dtype='float64'")
+    return Verdict(ok, raw_ok, khat, ess, n, tuple(reasons), tuple(advice))
+
+
+def _movement(values: np.ndarray, log_weights: np.ndarray) -> tuple[float, float]:
+    """(largest shift of a mean in sd, the ratio of sds furthest from 1), corrected against raw."""
+    w = np.exp(log_weights)[:, None]
+    mean = (w * values).sum(0)
+    sd = np.sqrt(np.maximum((w * (values - mean) ** 2).sum(0), np.finfo(float).tiny))
+    raw_sd = np.maximum(values.std(0), np.finfo(float).tiny)
+    shift = np.max(np.abs(values.mean(0) - mean) / sd)
+    ratios = np.log(raw_sd / sd)
+    return float(shift), float(np.exp(ratios[np.argmax(np.abs(ratios))]))

@@ -1,0 +1,8 @@
+"""What fits and chains share: jitted chunks of steps, progress, signals, checkpoints, status."""
+
+from thalweg.run._checkpoint import Checkpoint
+from thalweg.run._progress import Progress
+from thalweg.run._run import AbstractProcess, RunResult, run
+from thalweg.run._status import Interrupted, Status
+
+__all__ = ["AbstractProcess", "Checkpoint", "Interrupted", "Progress", "RunResult", "Status", "run"]

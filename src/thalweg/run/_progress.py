@@ -1,0 +1,55 @@
+"""A progress bar that never makes the device wait: it is fed between chunks."""
+
+import sys
+from typing import Any
+
+from thalweg._core import import_guest
+
+
+class Progress:
+    """One line on standard error: stage, bar, ELBO, steps a second, time left. Does nothing where `show` is False.
+
+    Args:
+        show: whether to draw.
+    """
+
+    def __init__(self, *, show: bool) -> None:
+        self._bar: Any = None
+        self._show = show
+        self._task: Any = None
+
+    def __enter__(self) -> "Progress":
+        """Start drawing."""
+        if self._show:
+            columns, console = import_guest("rich.progress", "cli"), import_guest("rich.console", "cli")
+            self._bar = columns.Progress(
+                columns.TextColumn("{task.description:<16}"),
+                columns.BarColumn(bar_width=24),
+                columns.MofNCompleteColumn(),
+                columns.TextColumn("ELBO {task.fields[elbo]}  {task.fields[rate]} steps/s"),
+                columns.TimeRemainingColumn(compact=True),
+                console=console.Console(file=sys.stderr),
+                refresh_per_second=8,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last state on the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        """A new line for a new stage."""
+        if self._bar is not None:
+            self._task = self._bar.add_task(name, total=total, elbo="...", rate="...")
+
+    def update(self, step: int, elbo: float, rate: float) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, elbo=f"{elbo:.2f}", rate=f"{rate:,.0f}")
+
+    def finish(self, step: int) -> None:
+        """The stage took `step` steps in the end."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, total=step)

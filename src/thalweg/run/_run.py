@@ -1,0 +1,152 @@
+"""The driver: state in, state out, chunks of steps jitted, host work only between chunks."""
+
+import abc
+import time
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._core import Array, PRNGKeyArray, Scalar
+from thalweg.run._checkpoint import Checkpoint
+from thalweg.run._progress import Progress
+from thalweg.run._signals import listen
+from thalweg.run._status import Interrupted, Status
+
+State = TypeVar("State")
+
+
+class AbstractProcess(eqx.Module, Generic[State]):
+    """Something that is stepped: a fit, a start, a chain.
+
+    Attributes:
+        chunk: every so many steps the host reviews the state; results depend on it, not on how the time fell.
+        records: names of the scalars that each step records; "elbo" is one of them.
+    """
+
+    chunk: eqx.AbstractVar[int]
+    records: eqx.AbstractVar[tuple[str, ...]]
+
+    @abc.abstractmethod
+    def step(self, state: State, key: PRNGKeyArray, index: Array) -> tuple[State, dict[str, Scalar]]:
+        """One step, traced, and its record: a scalar for each name of `records`."""
+
+    @abc.abstractmethod
+    def review(
+        self, state: State, history: dict[str, np.ndarray], *, steps: int, hurry: bool
+    ) -> tuple[State, Status | None]:
+        """Between chunks, on the host: roll back, cool down or stop.
+
+        Args:
+            state: after the last step.
+            history: every record so far, one array a name.
+            steps: the most steps there will be.
+            hurry: whether most of the time budget is used up.
+        """
+
+
+class RunResult(NamedTuple, Generic[State]):
+    """What a run leaves.
+
+    Attributes:
+        state: the last one.
+        status: why it stopped.
+        history: every step's record, one array a name.
+        seconds: how long this process worked on it.
+    """
+
+    state: State
+    status: Status
+    history: dict[str, np.ndarray]
+    seconds: float
+
+
+@eqx.filter_jit
+def _advance(
+    process: AbstractProcess, state: Any, key: PRNGKeyArray, first: Array, n: Array
+) -> tuple[Any, dict[str, Array]]:
+    """Take steps first ... first + n - 1, n <= chunk; step i has key fold_in(key, i), however the steps are cut."""
+    arrays, static = eqx.partition(state, eqx.is_array)
+    buffers = {name: jnp.zeros(process.chunk) for name in process.records}
+
+    def body(i: Array, carry: tuple[Any, dict[str, Array]]) -> tuple[Any, dict[str, Array]]:
+        arrays, buffers = carry
+        index = first + i
+        new, record = process.step(eqx.combine(arrays, static), jax.random.fold_in(key, index), index)
+        return eqx.filter(new, eqx.is_array), {k: b.at[i].set(record[k].astype(b.dtype)) for k, b in buffers.items()}
+
+    arrays, buffers = jax.lax.fori_loop(0, n, body, (arrays, buffers))
+    return eqx.combine(arrays, static), buffers
+
+
+_TICK = 0.3
+"""Seconds between two looks at the clock and the signals: short calls, so that Ctrl-C is answered at once."""
+
+
+def run(
+    process: AbstractProcess[State],
+    state: State,
+    key: PRNGKeyArray,
+    *,
+    steps: int,
+    name: str = "fit",
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+    deadline: float | None = None,
+) -> RunResult[State]:
+    """Step a process until it stops itself, or for `steps` steps.
+
+    Args:
+        process: what to step.
+        state: where to start; a checkpoint that holds this stage goes before it.
+        key: step i uses fold_in(key, i).
+        steps: the most steps.
+        name: of the stage, in the bar and the checkpoint.
+        progress: the bar.
+        checkpoint: where to keep the state: on a signal, now and then, and at the end.
+        deadline: a `time.monotonic()` to be ready by.
+
+    Raises:
+        Interrupted: on SIGINT or SIGTERM, after the checkpoint has been written.
+    """
+    progress = progress or Progress(show=False)
+    history: dict[str, np.ndarray] = {}
+    saved = checkpoint.get(name, state) if checkpoint is not None else None
+    if saved is not None:
+        state, history, finished = saved
+        if finished is not None:
+            return RunResult(state, Status[finished], history, 0.0)
+    done = len(history["elbo"]) if history else 0
+    start = last_write = time.monotonic()
+    pace, status = 1, None
+    progress.stage(name, steps)
+    with listen() as stop:
+        while status is None and done < steps:
+            begin = time.monotonic()
+            n = min(process.chunk - done % process.chunk, steps - done, pace)
+            state, records = _advance(process, state, key, jnp.asarray(done, jnp.int32), jnp.asarray(n, jnp.int32))
+            records = {k: np.asarray(r)[:n] for k, r in records.items()}
+            history = {k: np.concatenate([history[k], r]) if history else r for k, r in records.items()}
+            done += n
+            now = time.monotonic()
+            pace = max(1, min(process.chunk, 4 * pace, int(n * _TICK / (now - begin)) + 1))
+            progress.update(done, float(history["elbo"][-1]), n / (now - begin))
+            if done % process.chunk == 0 or done == steps:
+                late = deadline is not None and now >= deadline
+                hurry = deadline is not None and now >= start + 0.7 * (deadline - start)
+                state, status = process.review(state, history, steps=steps, hurry=hurry)
+                status = status or (Status.BUDGET if late else None)
+            if stop:
+                if checkpoint is not None:
+                    checkpoint.put(name, state, history, finished=status.name if status else None)
+                raise Interrupted(stop.signal)
+            if checkpoint is not None and now - last_write > checkpoint.every:
+                checkpoint.put(name, state, history, finished=None)
+                last_write = now
+    status = status or Status.ALL_STEPS
+    progress.finish(done)
+    if checkpoint is not None:
+        checkpoint.put(name, state, history, finished=status.name)
+    return RunResult(state, status, history, time.monotonic() - start)

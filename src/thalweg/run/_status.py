@@ -1,0 +1,28 @@
+"""How a run ended, in words."""
+
+import enum
+
+
+class Status(enum.Enum):
+    """Why a run stopped; each member's value is a sentence that ends in the remedy, where one is needed."""
+
+    CONVERGED = "the objective no longer improved beyond its noise"
+    ALL_STEPS = "all steps were taken; if the objective was still rising, give more with steps="
+    BUDGET = "the time budget was used up before the objective settled; give more with budget="
+    DIVERGED = (
+        "the objective was not finite again and again, even with smaller steps; check the log density for NaN and "
+        "overflow near the draws, or try dtype='float64'"
+    )
+
+    @property
+    def ok(self) -> bool:
+        """Whether the result can be used as it is."""
+        return self is not Status.DIVERGED
+
+    def __str__(self) -> str:
+        """The sentence."""
+        return self.value
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the run between two chunks; the checkpoint, if one was asked for, has been written."""

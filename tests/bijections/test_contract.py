@@ -1,0 +1,207 @@
+"""The contract of every bijection, over one table of rows."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bijections_rows import NETWORKS, ROWS, TRANSFORMERS, context_of, point
+from helpers import count_compiles, noised
+
+from thalweg._core import Skeleton, partition_trainable, precision, read_file, write_file
+
+rows = pytest.mark.parametrize("row", ROWS, ids=str)
+TOLERANCE = 1e-8
+SIZES = (0.0, 1e-30, 1e5, 1e18, 1e30)
+
+
+@eqx.filter_jit
+def forward(bijection, x, context):
+    return bijection.forward_and_log_det(x, context)
+
+
+@eqx.filter_jit
+def inverse(bijection, y, context):
+    return bijection.inverse_and_log_det(y, context)
+
+
+@eqx.filter_jit
+def jacobians(bijection, x, context, reference):
+    """Of f in the coordinates of its log-determinant, and of the inverse after f, forward and reverse mode."""
+
+    def there(x):
+        y = bijection.forward(x.reshape(bijection.in_shape), context)
+        return (y if reference is None else reference(y)).ravel()
+
+    def there_and_back(x):
+        y = bijection.forward(x.reshape(bijection.in_shape), context)
+        return bijection.inverse(y, context).ravel()
+
+    return jax.jacfwd(there)(x.ravel()), jax.jacfwd(there_and_back)(x.ravel()), jax.jacrev(there_and_back)(x.ravel())
+
+
+def volume(jacobian):
+    """log of the volume of the image of the unit cube: log |det J| where J is square."""
+    return 0.5 * np.linalg.slogdet(jacobian.T @ jacobian)[1]
+
+
+@rows
+def test_both_directions_and_their_jacobians(row):
+    f = noised(row.build())
+    context = context_of(f, 0)
+    for seed in (0, 1):
+        x = point(f.in_shape, seed)
+        y, log_det = forward(f, x, context)
+        assert y.shape == f.out_shape and log_det.shape == ()
+        back, back_log_det = inverse(f, y, context)
+        np.testing.assert_allclose(back, x, rtol=TOLERANCE, atol=TOLERANCE)
+        np.testing.assert_allclose(back_log_det, -log_det, rtol=TOLERANCE, atol=TOLERANCE)
+        y = y if row.constrained else point(f.out_shape, seed + 2)
+        again = forward(f, inverse(f, y, context)[0], context)[0]
+        np.testing.assert_allclose(again, y, rtol=TOLERANCE, atol=TOLERANCE)
+
+    there, round_trip, round_trip_reverse = jacobians(f, x, context, row.reference)
+    np.testing.assert_allclose(log_det, volume(np.asarray(there)), rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(round_trip, np.eye(x.size), atol=1e-7)
+    np.testing.assert_allclose(round_trip_reverse, np.eye(x.size), atol=1e-7)
+
+
+@rows
+def test_jit_vmap_and_plain_agree_and_nothing_is_compiled_twice(row):
+    f = noised(row.build())
+    context = context_of(f, 0)
+    x = point(f.in_shape, 0)
+    jitted = forward(f, x, context)
+    other, other_x = noised(row.build(), seed=1), point(f.in_shape, 3)
+    with count_compiles() as compiles:
+        forward(other, other_x, context)
+    assert compiles.count == 0
+
+    plain = f.forward_and_log_det(x, context)
+    batched = jax.vmap(f.forward_and_log_det, in_axes=(0, None))(jnp.stack([x, x]), context)
+    for a, b, c in zip(jitted, plain, batched, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(c, jnp.stack([a, a]), rtol=1e-12, atol=1e-12)
+
+
+@eqx.filter_jit
+def values_and_gradients(moving, rest, points, context, *, backwards):
+    def run(moving_and_point):
+        f = eqx.combine(moving_and_point[0], rest)
+        method = f.inverse_and_log_det if backwards else f.forward_and_log_det
+        return method(moving_and_point[1], context)
+
+    def one(p):
+        value, pull = jax.vjp(run, (moving, p))
+        ones = jax.tree.map(jnp.ones_like, value)
+        return value, pull(ones)
+
+    return jax.vmap(one)(points)
+
+
+def extreme_points(shape):
+    """Every coordinate of each size and sign, then one coordinate alone."""
+    d = math.prod(shape)
+    corners = [sign * size * np.ones(d) for size in SIZES for sign in (1, -1)]
+    axes = [sign * size * np.eye(d)[i] for size in SIZES for sign in (1, -1) for i in (0, d - 1)]
+    return jnp.asarray(np.stack(corners + axes).reshape(-1, *shape), jnp.float32)
+
+
+@rows
+@pytest.mark.parametrize("backwards", [False, True], ids=["forward", "inverse"])
+def test_values_and_gradients_are_finite_in_single_precision(row, backwards):
+    with precision("float32"):
+        f = noised(row.build())
+        if backwards and row.constrained:
+            # points of the set that are as near its edge as forward brings them
+            points = jax.vmap(lambda x: f.forward(x))(extreme_points(f.in_shape))
+        else:
+            points = extreme_points(f.out_shape if backwards else f.in_shape)
+        out = values_and_gradients(*partition_trainable(f), points, context_of(f, 0), backwards=backwards)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(out):
+            bad = ~np.isfinite(leaf).reshape(len(points), -1).all(axis=1)
+            assert leaf.dtype == jnp.float32
+            assert not bad.any(), f"{jax.tree_util.keystr(path)} at {np.asarray(points)[bad][:3]}"
+
+
+@rows
+def test_files_keep_every_bit(row, tmp_path):
+    f = noised(row.build())
+    again = read_file(write_file(tmp_path / "f.thalweg", "flow", f), "flow")
+    assert jax.tree.structure(again) == jax.tree.structure(f)
+    assert bool(eqx.tree_equal(again, f, typematch=True))
+
+
+@rows
+def test_messages_at_the_door(row):
+    f = row.build()
+    x, y, context = point((*f.in_shape, 9), 0), point((7, *f.out_shape), 0), context_of(f, 0)
+    with pytest.raises(ValueError, match=r"`x` must have shape .*, got .*; batches go through jax.vmap"):
+        f.forward_and_log_det(x, context)
+    with pytest.raises(ValueError, match=r"`y` must have shape .*, got "):
+        f.inverse_and_log_det(y, context)
+    if context is None:
+        with pytest.raises(ValueError, match=r"`context` must be None for .*, got an array"):
+            f.forward_and_log_det(point(f.in_shape, 0), jnp.zeros(3))
+    else:
+        with pytest.raises(ValueError, match=r"`context` must be an array of shape \(3,\), got None"):
+            f.forward_and_log_det(point(f.in_shape, 0))
+        with pytest.raises(ValueError, match=r"`context` must have shape \(3,\), got \(4,\)"):
+            f.inverse_and_log_det(point(f.out_shape, 0), jnp.zeros(4))
+
+
+@rows
+def test_a_skeleton_at_zero_is_the_module_and_starts_where_it_says(row):
+    f = row.build()
+    skeleton = Skeleton(f)
+    assert skeleton.size == sum(leaf.size for leaf in jax.tree.leaves(partition_trainable(f)[0]))
+    assert bool(eqx.tree_equal(skeleton(jnp.zeros(skeleton.size)), f, typematch=True))
+    if row.identity:
+        x = point(f.in_shape, 0)
+        y, log_det = forward(f, x, context_of(f, 0))
+        np.testing.assert_allclose(y, x, atol=1e-12)
+        np.testing.assert_allclose(log_det, 0, atol=1e-12)
+
+
+@rows
+def test_the_inverted_map(row):
+    f = noised(row.build())
+    turned = f.inverted
+    assert (turned.in_shape, turned.out_shape) == (f.out_shape, f.in_shape)
+    assert (turned.forward_cost, turned.inverse_cost) == (f.inverse_cost, f.forward_cost)
+    assert turned.inverted.in_shape == f.in_shape
+    assert {f.forward_cost, f.inverse_cost} <= {"direct", "sweeps", "root"}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_transformers(name):
+    transformer = TRANSFORMERS[name]()
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(3 * rng.standard_normal(200))
+    zero = jnp.zeros((transformer.n_params, 200))
+    y, log_slope = transformer.forward_and_log_slope(x, zero)
+    np.testing.assert_allclose(y, x, atol=1e-12)
+    np.testing.assert_allclose(log_slope, 0, atol=1e-12)
+
+    params = jnp.asarray(2 * rng.standard_normal((transformer.n_params, 200)))
+    y, log_slope = transformer.forward_and_log_slope(x, params)
+    slope = jax.grad(lambda x: transformer.forward_and_log_slope(x, params)[0].sum())(x)
+    np.testing.assert_allclose(log_slope, np.log(slope), atol=1e-9)
+    back, back_log_slope = transformer.inverse_and_log_slope(y, params)
+    np.testing.assert_allclose(back, x, atol=1e-8)
+    np.testing.assert_allclose(back_log_slope, -log_slope, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name):
+    network = NETWORKS[name]()
+    extra = () if name == "MLP" else (None,)
+    assert not np.any(network(point((4,), 0), *extra))
+    with precision("float32"):
+        shaken = noised(NETWORKS[name]())
+        for size in SIZES:
+            x = jnp.full(4, size)
+            value, pull = eqx.filter_vjp(lambda n, x: n(x, *extra), shaken, x)
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((value, pull(jnp.ones_like(value)))))
