@@ -60,6 +60,7 @@ class Row:
         reference: y -> the coordinates that the log-determinant is with respect to; None for all of y. Where those
             are more than x has, the measure is that of the surface.
         constrained: not every y of out_shape is a value, so points y are made from points x.
+        edge: the inverse is finite at points that rounding has brought to the edge of the set.
     """
 
     export: str
@@ -68,6 +69,7 @@ class Row:
     identity: bool = False
     reference: Callable[[Any], Any] | None = None
     constrained: bool = False
+    edge: bool = True
 
     def __str__(self) -> str:
         return f"{self.export}-{self.note}" if self.note else self.export
@@ -141,7 +143,8 @@ ROWS = [
     support("UnitVector", lambda: UnitVector(2), note="circle"),
     support("Circular", lambda: Circular((3,))),
     support("CholeskyCorrelation", lambda: CholeskyCorrelation(3), _below_diagonal),
-    support("Covariance", lambda: Covariance(3), _lower_triangle),
+    # a matrix that is singular in single precision has no Cholesky factor
+    Row("Covariance", lambda: Covariance(3), reference=_lower_triangle, constrained=True, edge=False),
 ]
 
 TRANSFORMERS: dict[str, Callable[[], AbstractTransformer]] = {

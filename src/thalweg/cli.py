@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -168,14 +169,17 @@ def _prepare(out: Path) -> Path:
 
 
 def _write(posterior: Posterior, out: Path, source: dict[str, Any]) -> str:
-    """The four files; returns summary.json's text."""
-    posterior.save(out / "posterior.thalweg")
-    if posterior.log_evidence is not None:
-        tree = posterior.to_arviz()
-        write_atomically(out / "posterior.nc", lambda temporary: tree.to_netcdf(temporary, engine="h5netcdf"))
-    write_report(posterior, out / "report.html")
+    """The four files, all or none; returns summary.json's text."""
     text = json.dumps(_summary(posterior, source), indent=1) + "\n"
-    write_atomically(out / "summary.json", lambda temporary: temporary.write_text(text))
+    with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as name:
+        partial = Path(name)
+        posterior.save(partial / "posterior.thalweg")
+        if posterior.log_evidence is not None:
+            posterior.to_arviz().to_netcdf(partial / "posterior.nc", engine="h5netcdf")
+        write_report(posterior, partial / "report.html")
+        (partial / "summary.json").write_text(text)
+        for file in partial.iterdir():
+            file.replace(out / file.name)
     return text
 
 

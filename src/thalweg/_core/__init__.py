@@ -5,7 +5,7 @@ from thalweg._core._checks import check_choice, check_positive_int, check_shape,
 from thalweg._core._files import write_atomically
 from thalweg._core._guests import import_guest
 from thalweg._core._precision import precision, resolve_dtype
-from thalweg._core._random import as_key, numpy_rng
+from thalweg._core._random import as_key, from_numpy, numpy_rng
 from thalweg._core._roots import increasing_root
 from thalweg._core._serialisation import FileError, read_file, register, write_file
 from thalweg._core._trees import Fixed, Skeleton, all_finite, partition_trainable, stack_modules, trainable, where_tree
@@ -32,6 +32,7 @@ __all__ = [
     "check_positive_int",
     "check_shape",
     "check_trailing_shape",
+    "from_numpy",
     "import_guest",
     "increasing_root",
     "numpy_rng",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core._checks import requirement
-from thalweg._core._types import PRNGKeyArray, Seed
+from thalweg._core._types import Array, PRNGKeyArray, Seed
 
 
 def _is_key(seed: Any) -> bool:
@@ -28,6 +28,16 @@ def as_key(seed: Seed) -> PRNGKeyArray:
         key = jnp.asarray(seed)
         return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
     raise ValueError(requirement("seed", "be an int or a JAX key", repr(seed)))
+
+
+def from_numpy(numbers: Any) -> Array:
+    """A JAX array, its floats in the precision that now holds; compiles nothing.
+
+    `jnp.asarray` of a NumPy array runs a program, which is compiled anew for every shape.
+    """
+    array = np.asarray(numbers)
+    dtype = jnp.result_type(float) if np.issubdtype(array.dtype, np.floating) else array.dtype
+    return jax.device_put(array.astype(dtype, copy=False))
 
 
 def numpy_rng(seed: Seed) -> np.random.Generator:

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from thalweg._core._checks import requirement
 from thalweg._core._files import write_atomically
+from thalweg._core._precision import precision
 
 FORMAT = 1
 """The version of the file format; a file of a newer one is refused with a sentence."""
@@ -119,6 +120,12 @@ def _restore_class(name: str, fields: dict[str, Any]) -> Any:
     return new
 
 
+def _as_written(array: np.ndarray) -> jax.Array:
+    # in double precision JAX keeps every type as it is; otherwise it would cut a float64 to float32
+    with precision("float64"):
+        return jax.device_put(array)
+
+
 def decode(spec: Any, arrays: dict[str, np.ndarray]) -> Any:
     """The inverse of `encode`.
 
@@ -131,9 +138,9 @@ def decode(spec: Any, arrays: dict[str, np.ndarray]) -> Any:
         case {"float": text}:
             return float(text)
         case {"array": path, "numpy": is_numpy}:
-            return arrays[path] if is_numpy else jnp.asarray(arrays[path])
+            return arrays[path] if is_numpy else _as_written(arrays[path])
         case {"key": path, "implementation": implementation}:
-            return jax.random.wrap_key_data(jnp.asarray(arrays[path]), impl=implementation)
+            return jax.random.wrap_key_data(_as_written(arrays[path]), impl=implementation)
         case {"list": items}:
             return [decode(v, arrays) for v in items]
         case {"tuple": items}:

@@ -92,7 +92,7 @@ def stack_modules(modules: Sequence[T]) -> T:
     )
     if not alike or any(s != shapes[0] for s in shapes):
         raise ValueError(requirement("layers", "all have the same structure and shapes", "different ones", "use Chain"))
-    stacked = jax.tree.map(lambda *xs: jnp.asarray(np.stack([np.asarray(x) for x in xs])), *arrays)
+    stacked = jax.tree.map(lambda *xs: jax.device_put(np.stack([np.asarray(x) for x in xs])), *arrays)
     return eqx.combine(stacked, statics[0])
 
 

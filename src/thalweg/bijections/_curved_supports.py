@@ -10,7 +10,7 @@ import numpy as np
 
 from thalweg._core import Array, Cost, Scalar, Shape, check_positive_int, register
 from thalweg.bijections._bijection import AbstractBijection
-from thalweg.bijections._supports import LIMIT, clip, from_interval, log_distance, to_interval
+from thalweg.bijections._supports import LIMIT, clip, from_interval, to_interval
 
 _LARGEST = 1e17
 """Numbers that will be squared and summed are clipped here, to stay finite in float32."""
@@ -114,7 +114,7 @@ class UnitVector(AbstractBijection):
 
 
 def _asinh_ratio(y: Array, rest: Array) -> Array:
-    """atanh of y / sqrt(y^2 + rest), without the cancellation in 1 - tanh^2."""
+    """Atanh of y / sqrt(y^2 + rest), without the cancellation in 1 - tanh^2."""
     scale = jnp.sqrt(jnp.maximum(rest, math.exp(-LIMIT)))
     return jnp.arcsinh(clip(y / scale, _LARGEST))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from thalweg._core import Array, Cost, Scalar, Seed, Shape, numpy_rng, register, requirement
+from thalweg._core import Array, Cost, Scalar, Seed, Shape, from_numpy, numpy_rng, register, requirement
 from thalweg.bijections._bijection import AbstractBijection
 
 _LOG_LIMIT = 60.0
@@ -15,7 +15,7 @@ _LOG_LIMIT = 60.0
 
 
 def _floats(x: Any) -> Array:
-    return jnp.asarray(np.asarray(x, dtype=jnp.result_type(float)))
+    return from_numpy(np.asarray(x, dtype=float))
 
 
 def _exp(log_scale: Array) -> Array:
@@ -177,8 +177,8 @@ class Permutation(AbstractBijection):
         order = np.asarray(permutation)
         if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(order.size)):
             raise ValueError(requirement("permutation", "hold each of 0 ... d - 1 once", order.tolist()))
-        self.permutation = jnp.asarray(order.astype(np.int32))
-        self.back = jnp.asarray(np.argsort(order).astype(np.int32))
+        self.permutation = from_numpy(order.astype(np.int32))
+        self.back = from_numpy(np.argsort(order).astype(np.int32))
         self.in_shape = order.shape
 
     @property

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, Float, Seed, numpy_rng, register
+from thalweg._core import Array, Float, Seed, from_numpy, numpy_rng, register
 
 _INPUT_LIMIT = 1e4
 """Inputs are clipped here: a conditioner's output stays finite, and a masked product never meets 0 * inf."""
@@ -21,9 +21,8 @@ def _draw_layers(sizes: list[int], seed: Seed) -> tuple[tuple[Array, ...], tuple
     rng = numpy_rng(seed)
     weights = [rng.standard_normal((o, i)) / np.sqrt(max(i, 1)) for i, o in pairwise(sizes)]
     weights[-1] = np.zeros_like(weights[-1])
-    dtype = jnp.result_type(float)
     biases = [np.zeros(o) for o in sizes[1:]]
-    return tuple(jnp.asarray(w.astype(dtype)) for w in weights), tuple(jnp.asarray(b.astype(dtype)) for b in biases)
+    return tuple(map(from_numpy, weights)), tuple(map(from_numpy, biases))
 
 
 @register

@@ -8,7 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, Cost, Scalar, Seed, Shape, check_positive_int, increasing_root, numpy_rng, register
+from thalweg._core import (
+    Array,
+    Cost,
+    Scalar,
+    Seed,
+    Shape,
+    check_positive_int,
+    from_numpy,
+    increasing_root,
+    numpy_rng,
+    register,
+)
 from thalweg.bijections._bijection import AbstractBijection
 
 _FLATTEST = -0.999
@@ -40,11 +51,10 @@ class Planar(AbstractBijection):
 
     def __init__(self, size: int, *, seed: Seed = 0) -> None:
         size = check_positive_int("size", size)
-        dtype = jnp.result_type(float)
         w = numpy_rng(seed).standard_normal(size) / math.sqrt(size)
-        self.w = jnp.asarray(w.astype(dtype))
-        self.u = jnp.asarray((0 * w).astype(dtype))
-        self.b = jnp.asarray((0 * w[0]).astype(dtype))
+        self.w = from_numpy(w)
+        self.u = from_numpy(np.zeros(size))
+        self.b = from_numpy(0.0)
         self.in_shape = (size,)
 
     @property
@@ -108,10 +118,9 @@ class Radial(AbstractBijection):
 
     def __init__(self, size: int, *, seed: Seed = 0) -> None:
         size = check_positive_int("size", size)
-        dtype = jnp.result_type(float)
-        self.center = jnp.asarray((0.1 * numpy_rng(seed).standard_normal(size)).astype(dtype))
-        self.a = jnp.asarray(np.zeros((), dtype))
-        self.c = jnp.asarray(np.zeros((), dtype))
+        self.center = from_numpy(0.1 * numpy_rng(seed).standard_normal(size))
+        self.a = from_numpy(0.0)
+        self.c = from_numpy(0.0)
         self.in_shape = (size,)
 
     @property

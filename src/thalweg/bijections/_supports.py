@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, Cost, Fixed, Scalar, Shape, check_positive_int, register, requirement
+from thalweg._core import Array, Cost, Fixed, Scalar, Shape, check_positive_int, from_numpy, register, requirement
 from thalweg.bijections._bijection import AbstractBijection
 
 LIMIT = 80.0
@@ -20,7 +20,7 @@ LIMIT = 80.0
 
 
 def clip(x: Array, limit: float = LIMIT) -> Array:
-    """x within [-limit, limit]."""
+    """X within [-limit, limit]."""
     return jnp.clip(x, -limit, limit)
 
 
@@ -43,7 +43,7 @@ def _bound(name: str, value: Any, shape: Shape) -> Fixed:
         fits = False
     if not fits:
         raise ValueError(requirement(name, f"broadcast to shape {tuple(shape)}", array.shape))
-    return Fixed(jnp.asarray(array))
+    return Fixed(array if isinstance(array, jax.Array) else from_numpy(array))
 
 
 @register

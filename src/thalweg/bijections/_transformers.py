@@ -139,7 +139,7 @@ class SplineTransformer(AbstractTransformer):
         inner = self.min_slope + jax.nn.softplus(params[2 * k :] + shift)
         one = jnp.ones_like(inner[:1])
         edges = bottoms if by_height else lefts
-        index = (jax.lax.stop_gradient(edges[1:]) <= point).sum(axis=0)
+        index = (jax.lax.stop_gradient(edges[1:]) <= point[None]).sum(axis=0)
         slopes = jnp.concatenate([one, inner, one])
         return (
             *(_at(index, a) for a in (lefts, widths, bottoms, heights)),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, Scalar, all_finite, partition_trainable, where_tree
+from thalweg._core import Array, Float, PRNGKeyArray, Scalar, Skeleton, all_finite, where_tree
 from thalweg.fit._optimiser import init_optimiser, optimiser_step
 from thalweg.objectives import AbstractObjective
 from thalweg.run import AbstractProcess, Status
@@ -20,20 +20,22 @@ _MOST_ROLLBACKS = 6
 
 
 class FitState(NamedTuple, Generic[Model]):
-    """The state of a fit.
+    """The state of a fit: a skeleton and a flat vector, which is all that the optimiser sees.
 
     Attributes:
-        model: the distribution, as it is now.
+        skeleton: the distribution without its trainable numbers.
+        vector: how far they have moved from where they began.
         optimiser: Adam's moments.
         n_bad: steps skipped so far because the loss or the gradient was not finite.
         bad_run: how many of the last steps were bad, in a row.
         damping: factor on the learning rate, halved at each rollback.
         n_rollbacks: how many there were.
         cooling: the step at which cooling down began, and how long it takes; the first is -1 before.
-        safe: (model, optimiser) at the last review that found no bad run.
+        safe: (vector, optimiser) at the last review that found no bad run.
     """
 
-    model: Model
+    skeleton: Skeleton[Model]
+    vector: Float[Array, " size"]
     optimiser: Any
     n_bad: Array
     bad_run: Array
@@ -41,6 +43,11 @@ class FitState(NamedTuple, Generic[Model]):
     n_rollbacks: Array
     cooling: Array
     safe: Any
+
+    @property
+    def model(self) -> Model:
+        """The distribution, as it is now."""
+        return self.skeleton(self.vector)
 
 
 class Fit(AbstractProcess[FitState]):
@@ -87,11 +94,13 @@ class Fit(AbstractProcess[FitState]):
 
     def init(self, model: Model) -> FitState[Model]:
         """The state before the first step; compiles nothing that depends on the model's size."""
-        optimiser = init_optimiser(_zeros(partition_trainable(model)[0]))
+        skeleton = Skeleton(model)
+        vector = jnp.asarray(np.zeros(skeleton.size, jnp.result_type(float)))
+        optimiser = init_optimiser(vector)
         zero = jnp.asarray(np.int32(0))
         one = jnp.asarray(np.ones((), jnp.result_type(float)))
         cooling = jnp.asarray(np.array([-1, 1], np.int32))
-        return FitState(model, optimiser, zero, zero, one, zero, cooling, (model, optimiser))
+        return FitState(skeleton, vector, optimiser, zero, zero, one, zero, cooling, (vector, optimiser))
 
     def _rate(self, state: FitState, index: Array) -> Scalar:
         dtype = self.learning_rate.dtype
@@ -103,18 +112,17 @@ class Fit(AbstractProcess[FitState]):
 
     def step(self, state: FitState, key: PRNGKeyArray, index: Array) -> tuple[FitState, dict[str, Scalar]]:
         """One step of Adam; a bad one changes nothing but the counts."""
-        params, rest = partition_trainable(state.model)
 
-        def loss_of(params: Any) -> tuple[Scalar, dict[str, Scalar]]:
-            return self.objective(eqx.combine(params, rest), key, self.batch)
+        def loss_of(vector: Array) -> tuple[Scalar, dict[str, Scalar]]:
+            return self.objective(state.skeleton(vector), key, self.batch)
 
-        (loss, aux), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+        (loss, aux), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.vector)
         good = jnp.isfinite(loss) & all_finite(gradient)
-        gradient = where_tree(good, gradient, _zeros(gradient))
-        new, optimiser = optimiser_step(gradient, state.optimiser, params, self._rate(state, index))
+        gradient = jnp.where(good, gradient, 0)
+        new, optimiser = optimiser_step(gradient, state.optimiser, state.vector, self._rate(state, index))
         bad = (~good).astype(jnp.int32)
         state = state._replace(
-            model=eqx.combine(where_tree(good, new, params), rest),
+            vector=jnp.where(good, new, state.vector),
             optimiser=where_tree(good, optimiser, state.optimiser),
             n_bad=state.n_bad + bad,
             bad_run=(state.bad_run + bad) * bad,
@@ -128,7 +136,7 @@ class Fit(AbstractProcess[FitState]):
         done = len(history["elbo"])
         if int(state.bad_run) >= min(_BAD_RUN, self.chunk):
             return self._roll_back(state)
-        state = state._replace(safe=(state.model, state.optimiser))
+        state = state._replace(safe=(state.vector, state.optimiser))
         start, length = (int(c) for c in state.cooling)
         if start >= 0:
             return state, (Status.CONVERGED if done >= start + length else None)
@@ -140,19 +148,15 @@ class Fit(AbstractProcess[FitState]):
         return state, None
 
     def _roll_back(self, state: FitState) -> tuple[FitState, Status | None]:
-        model, optimiser = state.safe
+        vector, optimiser = state.safe
         state = state._replace(
-            model=model,
+            vector=vector,
             optimiser=optimiser,
             bad_run=jnp.zeros_like(state.bad_run),
             damping=state.damping / 2,
             n_rollbacks=state.n_rollbacks + 1,
         )
         return state, (Status.DIVERGED if int(state.n_rollbacks) >= _MOST_ROLLBACKS else None)
-
-
-def _zeros(tree: Any) -> Any:
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
 
 
 def _has_settled(elbo: np.ndarray, window: int) -> bool:

@@ -2,15 +2,14 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray
+from thalweg._core import PRNGKeyArray, numpy_rng
 from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
-from thalweg.objectives import ReverseKL, log_density_of_batch
+from thalweg.objectives import ReverseKL
+from thalweg.posterior import log_density_of_rows
 from thalweg.run import Checkpoint, Progress, Status, run
 from thalweg.targets import Target
 
@@ -45,18 +44,16 @@ class Rung(NamedTuple):
     failed: str | None
 
 
-@eqx.filter_jit
-def _elbo_of_starts(target: Target, state: GaussianState, key: PRNGKeyArray) -> Array:
-    """The ELBO of each start's Gaussian, from the same standard draws."""
-    d = target.size
-    z = jax.random.normal(key, (256, d), state.loc.dtype)
-
-    def one(loc: Array, tril: Array) -> Array:
-        log_p = log_density_of_batch(target, loc + z @ tril.T)
-        entropy = 0.5 * d * (1 + jnp.log(2 * jnp.pi)) + jnp.log(jnp.diagonal(tril)).sum()
-        return log_p.mean() + entropy
-
-    return jax.lax.map(lambda state: one(*state), (state.loc, state.scale_tril))
+def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generator, n: int = 1000) -> np.ndarray:
+    """The ELBO of each start's Gaussian, from the same standard draws, n in all."""
+    loc, tril = np.asarray(state.loc), np.asarray(state.scale_tril)
+    k, d = loc.shape
+    z = rng.standard_normal((n // k, d))
+    u = loc[:, None] + np.einsum("sj,kij->ksi", z, tril)
+    log_p = log_density_of_rows(target, u.reshape(-1, d).astype(loc.dtype)).reshape(k, -1)
+    log_q = -0.5 * (z**2).sum(1) - 0.5 * d * np.log(2 * np.pi)
+    log_scale = np.log(np.diagonal(tril, axis1=1, axis2=2)).sum(1)
+    return (log_p - log_q).mean(1) + log_scale
 
 
 def gaussian_rung(
@@ -79,7 +76,7 @@ def gaussian_rung(
         checkpoint=budget.checkpoint,
         deadline=budget.deadline,
     )
-    elbo = np.asarray(_elbo_of_starts(target, result.state, judge_key))
+    elbo = _elbo_of_starts(target, result.state, numpy_rng(judge_key))
     best = int(np.nanargmax(np.where(np.isnan(elbo), -np.inf, elbo)))
     done = len(result.history["elbo"])
     spread = "" if len(elbo) == 1 else f", the best of {len(elbo)} starts"

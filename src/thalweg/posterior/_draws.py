@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, over_batch
-from thalweg.distributions import AbstractSampler
+from thalweg._core import Array, PRNGKeyArray, PyTree, over_batch
+from thalweg.distributions import AbstractAuxiliaryDistribution, AbstractDistribution, AbstractSampler
 from thalweg.targets import Space, Target
 
 PIECE = 1000
@@ -37,26 +37,32 @@ def _draw_piece(flow: AbstractSampler, key: PRNGKeyArray) -> tuple[Array, Array]
 
 
 @eqx.filter_jit
-def _weigh_piece(flow: AbstractSampler, target: Target, key: PRNGKeyArray) -> WeighedDraws:
-    u, log_q = flow.sample_and_log_q(key, (PIECE,))
-    block = min(PIECE, max(1, _ROWS_AT_ONCE // max(target.n_rows or 1, 1)))
+def _density_rows(target: Target, u: Array) -> Array:
+    block = min(PIECE, max(1, _ROWS_AT_ONCE // (target.n_rows if target.is_split else 1)))
     if block == PIECE:
-        log_p = over_batch(target.log_density, {"u": (u, (target.size,))})
-    else:
-        log_p = jax.lax.map(target.log_density, u, batch_size=block)
-    return WeighedDraws(u, log_q, log_p)
+        return over_batch(target.log_density, {"u": (u, (target.size,))})
+    return jax.lax.map(target.log_density, u, batch_size=block)
 
 
 @eqx.filter_jit
-def _constrain_rows(space: Space, u: Array) -> dict[str, Array]:
-    return jax.vmap(lambda one: space.constrain(one)[0])(u)
+def _score_rows(flow: AbstractSampler, u: Array) -> Array:
+    if isinstance(flow, AbstractAuxiliaryDistribution):
+        return flow.log_prob_bounds(0, u).lower
+    if isinstance(flow, AbstractDistribution):
+        return flow.log_prob(u)
+    raise TypeError(f"{type(flow).__name__} is neither an exact nor an auxiliary distribution")
 
 
 @eqx.filter_jit
-def _unconstrain_rows(space: Space, draws: dict[str, Array]) -> tuple[Array, Array]:
+def _constrain_rows(space: Space, data: PyTree, u: Array) -> dict[str, Array]:
+    return jax.vmap(lambda one: space.constrain(one, data)[0])(u)
+
+
+@eqx.filter_jit
+def _unconstrain_rows(space: Space, data: PyTree, draws: dict[str, Array]) -> tuple[Array, Array]:
     def one(params: dict[str, Array]) -> tuple[Array, Array]:
-        u = space.unconstrain(params)
-        return u, space.constrain(u)[1]
+        u = space.unconstrain(params, data)
+        return u, space.constrain(u, data)[1]
 
     return jax.vmap(one)(draws)
 
@@ -90,11 +96,6 @@ def draw(flow: AbstractSampler, key: PRNGKeyArray, n: int) -> np.ndarray:
     return _join([_draw_piece(flow, k)[0] for k in _keys(key, n)], n)
 
 
-def weigh(flow: AbstractSampler, target: Target, key: PRNGKeyArray, n: int) -> WeighedDraws:
-    """The same draws, with log q and log p."""
-    return _join([_weigh_piece(flow, target, k) for k in _keys(key, n)], n)
-
-
 def _in_pieces(function: Any, rows: Any, n: int) -> Any:
     """Apply to pieces of PIECE rows, the last one padded by repeating its first row."""
     out = []
@@ -105,15 +106,31 @@ def _in_pieces(function: Any, rows: Any, n: int) -> Any:
     return _join(out, n)
 
 
-def constrain(space: Space, u: np.ndarray) -> dict[str, np.ndarray]:
+def log_density_of_rows(target: Target, u: np.ndarray) -> np.ndarray:
+    """The target's log density at rows of R^d; compiled once a target, whatever drew the rows."""
+    return _in_pieces(lambda rows: _density_rows(target, rows), u, len(u))
+
+
+def weigh(flow: AbstractSampler, target: Target, key: PRNGKeyArray, n: int) -> WeighedDraws:
+    """The same draws as `draw`, with log q and log p."""
+    u, log_q = _join([_draw_piece(flow, k) for k in _keys(key, n)], n)
+    return WeighedDraws(u, log_q, log_density_of_rows(target, u))
+
+
+def constrain(space: Space, data: PyTree, u: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of R^d as a dict of constrained parameters."""
-    return _in_pieces(lambda rows: _constrain_rows(space, rows), u, len(u))
+    return _in_pieces(lambda rows: _constrain_rows(space, data, rows), u, len(u))
 
 
-def unconstrain(space: Space, draws: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def unconstrain(space: Space, data: PyTree, draws: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """(rows of R^d, log-determinants of `constrain` there)."""
     n = len(next(iter(draws.values())))
-    return _in_pieces(lambda rows: _unconstrain_rows(space, rows), draws, n)
+    return _in_pieces(lambda rows: _unconstrain_rows(space, data, rows), draws, n)
+
+
+def score(flow: AbstractSampler, u: np.ndarray) -> np.ndarray:
+    """Log q of rows of R^d; for an auxiliary flow a lower bound of it."""
+    return _in_pieces(lambda rows: _score_rows(flow, rows), u, len(u))
 
 
 def derive(target: Target, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -109,8 +109,12 @@ class Posterior:
             raise ValueError(f"{what} needs the log density, and this posterior has none; give target= to thalweg.load")
         return self.target
 
+    @property
+    def _data(self) -> Any:
+        return None if self.target is None else self.target.data
+
     def _dress(self, u: np.ndarray) -> Draws:
-        params = _draws.constrain(self._require_space(), u)
+        params = _draws.constrain(self._require_space(), self._data, u)
         return params if self.target is None else {**params, **_draws.derive(self.target, params)}
 
     def sample(self, n: int, seed: Seed = 0) -> Draws:
@@ -145,11 +149,10 @@ class Posterior:
         space = self._require_space()
         with precision(self.dtype):
             inside = {k: np.asarray(v) for k, v in draws.items() if k in space.names}
-            space.check(inside)
-            u, log_det = _draws.unconstrain(space, inside)
-            if isinstance(self.flow, AbstractAuxiliaryDistribution):
-                return Bound(np.asarray(self.flow.log_prob_bounds(0, u).lower) - log_det, None)
-            return np.asarray(jax.jit(self.flow.log_prob)(u)) - log_det
+            space.check(inside, self._data)
+            u, log_det = _draws.unconstrain(space, self._data, inside)
+            log_q = _draws.score(self.flow, u) - log_det
+            return Bound(log_q, None) if isinstance(self.flow, AbstractAuxiliaryDistribution) else log_q
 
     def sample_and_log_prob(self, n: int, seed: Seed = 0) -> tuple[Draws, Any]:
         """Raw draws and their normalised log densities, at the price of the draws."""
@@ -196,7 +199,7 @@ class Posterior:
         """Replicated data from n corrected draws, name -> (n, *shape); {} where the model cannot."""
         target = self._require_target("predictive")
         with precision(self.dtype):
-            params = _draws.constrain(self._require_space(), self._resample_rows(target, n, seed)[0].u)
+            params = _draws.constrain(target.space, target.data, self._resample_rows(target, n, seed)[0].u)
             return _draws.predict(target, as_key(seed), params)
 
     def observed(self) -> Draws:
@@ -273,10 +276,10 @@ def complaint_of(raw: np.ndarray, u: np.ndarray, target: Target) -> str | None:
     """A sentence where weights are NaN or +inf, or all are zero; None where all is well."""
     wrong = np.isnan(raw) | (raw == np.inf)
     if wrong.any():
-        where = target.space.describe(u[np.argmax(wrong)])
+        where = target.space.describe(u[np.argmax(wrong)], target.data)
         return f"the log density is NaN or infinite at {wrong.sum():,} of {len(raw):,} draws, for one at {where}"
     if not np.isfinite(raw).any():
-        return f"the log density is -inf at every draw, for one at {target.space.describe(u[0])}"
+        return f"the log density is -inf at every draw, for one at {target.space.describe(u[0], target.data)}"
     return None
 
 

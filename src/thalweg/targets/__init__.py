@@ -1,0 +1,48 @@
+"""Log densities and their makers: what there is to infer, seen from R^d."""
+
+from thalweg.targets._check import check_log_density
+from thalweg.targets._function import from_function, from_likelihood
+from thalweg.targets._numpyro import from_numpyro
+from thalweg.targets._model_file import from_file
+from thalweg.targets._space import Space
+from thalweg.targets._start import find_start
+from thalweg.targets._support import (
+    Support,
+    cholesky_corr,
+    circular,
+    covariance,
+    greater_than,
+    interval,
+    less_than,
+    ordered,
+    positive,
+    positive_ordered,
+    real,
+    simplex,
+    unit_vector,
+)
+from thalweg.targets._target import Target
+
+__all__ = [
+    "Space",
+    "Support",
+    "Target",
+    "check_log_density",
+    "cholesky_corr",
+    "circular",
+    "covariance",
+    "find_start",
+    "from_file",
+    "from_function",
+    "from_likelihood",
+    "from_numpyro",
+    "greater_than",
+    "interval",
+    "less_than",
+    "ordered",
+    "positive",
+    "positive_ordered",
+    "real",
+    "simplex",
+    "unit_vector",
+]

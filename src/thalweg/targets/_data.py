@@ -1,0 +1,78 @@
+"""Data at the door: arrays of the default precision, no text, no NaN, the same form again."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._core import Array, requirement
+
+
+def _is_leaf(x: Any) -> bool:
+    return isinstance(x, list)
+
+
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """A leaf as the user would write it: data['y'][0]."""
+    return "data" + jax.tree_util.keystr(path)
+
+
+def as_data(data: Any) -> Any:
+    """`data` with every leaf an array: floats in the default precision, integers and bools kept.
+
+    Args:
+        data: a pytree of arrays, numbers and lists of numbers; a list is one array.
+
+    Raises:
+        ValueError: if a leaf is text, ragged, or an integer too large; its key is named.
+    """
+    return jax.tree_util.tree_map_with_path(_as_array, data, is_leaf=_is_leaf)
+
+
+def _as_array(path: tuple[Any, ...], leaf: Any) -> Array:
+    if isinstance(leaf, jax.Array):
+        return leaf.astype(jnp.result_type(float)) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    name = leaf_name(path)
+    try:
+        array = np.asarray(leaf)
+    except ValueError as error:
+        raise ValueError(requirement(name, "be an array", "lists of different lengths", "pad them, or pass them apart")) from error
+    if array.dtype.kind not in "biufc":
+        got = f"{type(leaf).__name__} of dtype {array.dtype}"
+        raise ValueError(requirement(name, "be numeric", got, "encode text as integers, or leave it out"))
+    if array.dtype.kind in "fc":
+        return jnp.asarray(array.astype(jnp.result_type(float) if array.dtype.kind == "f" else jnp.result_type(complex)))
+    kept = jnp.asarray(array)
+    if array.dtype.kind in "iu" and array.size and array.max() > jnp.iinfo(kept.dtype).max:
+        raise ValueError(requirement(name, f"fit into {kept.dtype}", array.max(), "turn on jax_enable_x64, or subtract an origin"))
+    return kept
+
+
+def nan_leaves(data: Any) -> list[str]:
+    """The leaves that hold NaN, with how many; nothing for data that are being traced."""
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        if not isinstance(leaf, jax.core.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact):
+            count = int(np.isnan(np.asarray(leaf)).sum())
+            if count:
+                found.append(f"{leaf_name(path)} ({count} of {leaf.size})")
+    return found
+
+
+def check_same_form(data: Any, reference: Any) -> None:
+    """Raise unless `data` has the structure, shapes and dtypes of `reference`.
+
+    Raises:
+        ValueError: naming the leaf that differs.
+    """
+    new, old = (dict(jax.tree_util.tree_leaves_with_path(d)) for d in (data, reference))
+    for path in [*old, *(p for p in new if p not in old)]:
+        if path not in new or path not in old:
+            got = "none" if path not in new else "one that the target's data lack"
+            must = "be there, as in the target's data" if path not in new else "be left out"
+            raise ValueError(requirement(leaf_name(path), must, got))
+        if (new[path].shape, new[path].dtype) != (old[path].shape, old[path].dtype):
+            must = f"have shape {old[path].shape} and dtype {old[path].dtype}"
+            got = f"{new[path].shape} and {new[path].dtype}"
+            raise ValueError(requirement(leaf_name(path), must, got, "build a new target"))

@@ -1,0 +1,426 @@
+"""Targets from NumPyro models; the only file that knows NumPyro."""
+
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._core import Array, PRNGKeyArray, import_guest, requirement
+from thalweg.targets._check import raised
+from thalweg.targets._data import as_data
+from thalweg.targets._space import Space
+from thalweg.targets._support import (
+    BoundFunction,
+    Support,
+    cholesky_corr,
+    circular,
+    covariance,
+    greater_than,
+    interval,
+    less_than,
+    ordered,
+    positive,
+    positive_ordered,
+    real,
+    simplex,
+    unit_vector,
+)
+from thalweg.targets._target import Target
+
+_SCALARS: dict[str, Callable[..., Support]] = {
+    "real": real,
+    "positive": positive,
+    "nonnegative": positive,
+    "softplus_positive": positive,
+    "circular": circular,
+}
+_VECTORS: dict[str, Callable[..., Support]] = {
+    "simplex": simplex,
+    "ordered_vector": ordered,
+    "positive_ordered_vector": positive_ordered,
+    "sphere": unit_vector,
+}
+_MATRICES: dict[str, Callable[..., Support]] = {"corr_cholesky": cholesky_corr, "positive_definite": covariance}
+
+
+class _RefusedError(ValueError):
+    """A model that no target can be made of; its message is for the user."""
+
+
+@contextlib.contextmanager
+def _usual_promotion() -> Iterator[None]:
+    """NumPyro and its users' models are written for JAX's default promotion rules."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class _Constant:
+    """An array that stays outside the data, equal where its numbers are."""
+
+    numbers: bytes
+    shape: tuple[int, ...]
+    dtype: str
+
+    def array(self) -> np.ndarray:
+        return np.frombuffer(self.numbers, self.dtype).reshape(self.shape)
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, jax.Array | np.ndarray)
+
+
+class _Marker:
+    """Stands where the data go."""
+
+
+_DATA = _Marker()
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model with those of its arguments that are not data; equal where they are.
+
+    Attributes:
+        function: the model.
+        structure: of the dict of its arguments.
+        leaves: the arguments' leaves, `_DATA` for those that are data.
+    """
+
+    function: Callable[..., Any]
+    structure: Any
+    leaves: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """The model's own."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def arguments(self, data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """(positional, keyword) arguments, with the data in their places."""
+        arrays = iter(jax.tree.leaves(data))
+        leaves = [next(arrays) if x is _DATA else x.array() if isinstance(x, _Constant) else x for x in self.leaves]
+        named = jax.tree.unflatten(self.structure, leaves)
+        signature = inspect.signature(self.function)
+        bound = inspect.BoundArguments(signature, {k: named[k] for k in signature.parameters if k in named})  # pyright: ignore[reportArgumentType]
+        return bound.args, bound.kwargs
+
+    def sites(self, params: Mapping[str, Array], data: Any) -> dict[str, Any]:
+        """The trace of one run with the latent values `params`; those that are missing are drawn."""
+        handlers = import_guest("numpyro.handlers", "numpyro")
+        arguments, keywords = self.arguments(data)
+        with _usual_promotion():
+            seeded = handlers.seed(handlers.substitute(self.function, data=dict(params)), jax.random.key(0))
+            return handlers.trace(seeded).get_trace(*arguments, **keywords)
+
+
+@dataclasses.dataclass(frozen=True)
+class _LogJoint:
+    model: Model
+
+    def __call__(self, params: Mapping[str, Array], data: Any) -> Array:
+        return sum(jax.tree.leaves({k: v.sum() for k, v in _log_probs(self.model, params, data).items()}), start=jnp.zeros(()))
+
+
+@dataclasses.dataclass(frozen=True)
+class _LogLikelihood:
+    model: Model
+    names: tuple[str, ...]
+
+    def __call__(self, params: Mapping[str, Array], data: Any) -> dict[str, Array]:
+        log_probs = _log_probs(self.model, params, data)
+        return {n: log_probs[n] for n in self.names}
+
+
+def _log_probs(model: Model, params: Mapping[str, Array], data: Any) -> dict[str, Array]:
+    """Site -> its log density, entry by entry; scales, masks and factors included."""
+    numpyro = import_guest("numpyro", "numpyro")
+    arguments, keywords = model.arguments(data)
+    with _usual_promotion():
+        seeded = numpyro.handlers.seed(model.function, jax.random.key(0))
+        log_probs, _ = numpyro.infer.util.compute_log_probs(seeded, arguments, keywords, dict(params), sum_log_prob=False)
+        return {k: jnp.asarray(v, jnp.result_type(float)) for k, v in log_probs.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Values:
+    """The values of some sites: deterministic or observed ones."""
+
+    model: Model
+    names: tuple[str, ...]
+
+    def __call__(self, params: Mapping[str, Array], data: Any) -> dict[str, Array]:
+        sites = self.model.sites(params, data)
+        return {n: jnp.asarray(sites[n]["value"]) for n in self.names}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Observed:
+    values: _Values
+
+    def __call__(self, data: Any) -> dict[str, Array]:
+        return self.values({}, data)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Predictive:
+    """Replicates of the observed sites, each from its own distribution given the parameters (and other observations)."""
+
+    model: Model
+    names: tuple[str, ...]
+
+    def __call__(self, key: PRNGKeyArray, params: Mapping[str, Array], data: Any) -> dict[str, Array]:
+        sites = self.model.sites(params, data)
+        drawn = {}
+        with _usual_promotion():
+            for name, own_key in zip(self.names, jax.random.split(key, len(self.names)), strict=True):
+                site = sites[name]
+                shape, own = jnp.shape(site["value"]), tuple(site["fn"].shape())
+                # observations may have more axes than their distribution; each then needs a draw of its own
+                extra = shape[: len(shape) - len(own)]
+                drawn[name] = jnp.broadcast_to(site["fn"].sample(own_key, extra), shape)
+        return drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class _SiteBound:
+    """A bound of a site's support, which depends on the data or on sites before it."""
+
+    model: Model
+    site: str
+    which: str
+
+    def __call__(self, earlier: Mapping[str, Array], data: Any) -> Array:
+        fn = self.model.sites(earlier, data)[self.site]["fn"]
+        return jnp.asarray(getattr(_innermost(fn.support), self.which), jnp.result_type(float))
+
+
+def _innermost(constraint: Any) -> Any:
+    while hasattr(constraint, "base_constraint"):
+        constraint = constraint.base_constraint
+    return constraint
+
+
+def _bound(model: Model, site: str, which: str, constraint: Any) -> Any:
+    value = getattr(constraint, which)
+    if isinstance(value, jax.core.Tracer):  # made while the model runs: from data, from earlier sites, or by jax.numpy
+        return BoundFunction(_SiteBound(model, site, which), needs_data=True)
+    return value
+
+
+def _support(model: Model, name: str, site: Mapping[str, Any]) -> Support:
+    """Our support for a latent site.
+
+    Raises:
+        ValueError: for a constraint that has none here; the site is named.
+    """
+    constraint = _innermost(site["fn"].support)
+    kind = type(constraint).__name__
+    words = "".join(("_" if c.isupper() and i else "") + c.lower() for i, c in enumerate(kind.lstrip("_")))
+    shape = jnp.shape(site["value"])
+    if words in _SCALARS:
+        return _SCALARS[words](shape)
+    if words in _VECTORS:
+        return _VECTORS[words](shape[-1], shape[:-1])
+    if words in _MATRICES:
+        return _MATRICES[words](shape[-1], shape[:-2])
+    if words in ("unit_interval", "interval", "open_interval"):
+        low, high = (_bound(model, name, which, constraint) for which in ("lower_bound", "upper_bound"))
+        return interval(low, high, shape)
+    if words in ("greater_than", "greater_than_eq"):
+        return greater_than(_bound(model, name, "lower_bound", constraint), shape)
+    if words in ("less_than", "less_than_eq"):
+        return less_than(_bound(model, name, "upper_bound", constraint), shape)
+    remedy = "write it through parameters that are real, positive, bounded, ordered, or on a simplex or a sphere"
+    raise _RefusedError(requirement(f"site {name!r}", "have a support that is known here", f"{words} of {_family(site)}", remedy))
+
+
+def _family(site: Mapping[str, Any]) -> str:
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def _refuse_improper(site: Mapping[str, Any]) -> None:
+    """Called at each site before it is drawn."""
+    name = site["name"]
+    if site["type"] == "param":
+        remedy = "give it a prior with numpyro.sample, or a number"
+        raise _RefusedError(requirement(f"site {name!r}", "be a sample site", "a param, which has no prior", remedy))
+    if site["type"] == "sample" and not site["is_observed"] and _family(site) == "ImproperUniform":
+        remedy = "give it a proper prior, however wide, or use from_function"
+        raise _RefusedError(requirement(f"site {name!r}", "have a proper prior", "ImproperUniform", remedy))
+
+
+def _refuse_site(name: str, site: Mapping[str, Any]) -> None:
+    """Called for each site of a trace."""
+    if site["type"] == "plate":
+        size, subsample = site["args"]
+        if subsample is not None and subsample != size:
+            remedy = "leave out subsample_size; from_likelihood makes targets for minibatches"
+            raise _RefusedError(requirement(f"plate {name!r}", "run over all of its data", f"subsample_size={subsample} of {size}", remedy))
+    is_latent = site["type"] == "sample" and not site["is_observed"]
+    if is_latent and getattr(_innermost(site["fn"].support), "is_discrete", False):
+        remedy = "sum it out by hand (logsumexp over its values, in a mixture or numpyro.factor), since flows are continuous"
+        raise _RefusedError(requirement(f"site {name!r}", "be continuous", f"the discrete {_family(site)}", remedy))
+
+
+@dataclasses.dataclass
+class _Summary:
+    """What a trace says about a model, with no arrays in it but bounds."""
+
+    supports: dict[str, Support]
+    observed: tuple[str, ...]
+    deterministic: tuple[str, ...]
+    coords: dict[str, range]
+    dims: dict[str, tuple[str, ...]]
+
+
+def _summarise(model: Model, sites: Mapping[str, Any]) -> _Summary:
+    for name, site in sites.items():
+        _refuse_site(name, site)
+    samples = {n: s for n, s in sites.items() if s["type"] == "sample"}
+    latent = {n: s for n, s in samples.items() if not s["is_observed"]}
+    observed = tuple(n for n, s in samples.items() if s["is_observed"] and _family(s) != "Unit")
+    if not latent:
+        remedy = "every numpyro.sample in it is observed" if samples else "it has no numpyro.sample"
+        raise _RefusedError(requirement("model", "have at least one latent site", f"none in {model.name}", remedy))
+    deterministic = tuple(n for n, s in sites.items() if s["type"] == "deterministic" and _is_array_like(s["value"]))
+    plates = {n: s["args"][0] for n, s in sites.items() if s["type"] == "plate" and n not in samples}
+    dims = {n: _dims(n, samples[n], plates) for n in (*latent, *observed) if any(f.name in plates for f in samples[n]["cond_indep_stack"])}
+    used = {d for names in dims.values() for d in names}
+    coords = {n: range(size) for n, size in plates.items() if n in used}
+    return _Summary({n: _support(model, n, s) for n, s in latent.items()}, observed, deterministic, coords, dims)
+
+
+def _is_array_like(value: Any) -> bool:
+    return _is_array(value) or isinstance(value, int | float | np.generic)
+
+
+def _dims(name: str, site: Mapping[str, Any], plates: Mapping[str, int]) -> tuple[str, ...]:
+    """Plate names for the axes that are plates', name_dim_i for others."""
+    shape = jnp.shape(site["value"])
+    names = [f"{name}_dim_{i}" for i in range(len(shape))]
+    for frame in site["cond_indep_stack"]:
+        axis = len(shape) - len(site["fn"].event_shape) + frame.dim
+        if frame.name in plates and 0 <= axis < len(shape) and shape[axis] == frame.size:
+            names[axis] = frame.name
+    return tuple(names)
+
+
+def _split(arguments: dict[str, Any], is_data: Callable[[Any], bool]) -> tuple[tuple[Any, ...], Any, Any]:
+    """(leaves with markers for data, structure, data as argument name -> arrays)."""
+    leaves, structure = jax.tree.flatten(arguments)
+    kept = []
+    for leaf in leaves:
+        if _is_array(leaf):
+            array = None if is_data(leaf) else np.asarray(leaf)
+            kept.append(_DATA if array is None else _Constant(array.tobytes(), array.shape, array.dtype.str))
+        else:
+            kept.append(leaf)
+    data = jax.tree.map(lambda x: x if _is_array(x) and is_data(x) else None, arguments)
+    return tuple(kept), structure, {k: v for k, v in data.items() if jax.tree.leaves(v)} or None
+
+
+def _look(model: Model, data: Any) -> _Summary:
+    """Run the model once, on shapes alone.
+
+    Raises:
+        _RefusedError: for what no target can be made of.
+        Exception: whatever the model raises.
+    """
+    found: list[_Summary] = []
+    handlers = import_guest("numpyro.handlers", "numpyro")
+    guarded = dataclasses.replace(model, function=handlers.substitute(model.function, substitute_fn=_refuse_improper))
+
+    def look(data: Any) -> None:
+        found.append(_summarise(model, guarded.sites({}, data)))
+
+    jax.eval_shape(look, data)
+    return found[0]
+
+
+def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target:
+    """A target from a NumPyro model and its arguments.
+
+    Array arguments become the target's data, by argument name: new numbers of the same shapes compile nothing again.
+    Everything else is part of the model. Where a model needs an array's numbers while it is traced, as in
+    `numpyro.plate("group", len(np.unique(index)))`, its integer arrays become part of the model too, and if that is
+    not enough all arrays.
+
+    Args:
+        model: the model: continuous latent sites, each with a proper prior.
+        *args: its positional arguments, observations among them.
+        **kwargs: its keyword arguments.
+
+    Raises:
+        ValueError: if an argument does not fit, the model raises, has no latent sites, or has a site that is discrete,
+            improper, a param, or of a support not known here, or a subsampled plate.
+        ImportError: without numpyro.
+    """
+    import_guest("numpyro", "numpyro")
+    if not callable(model):
+        raise ValueError(requirement("model", "be a NumPyro model, a function", f"a {type(model).__name__}"))
+    try:
+        arguments = inspect.signature(model).bind(*args, **kwargs).arguments
+    except TypeError as error:
+        name = getattr(model, "__name__", "model")
+        raise ValueError(requirement("args", f"fit {name}{inspect.signature(model)}", str(error))) from error
+    summary, bound, data = _first_that_runs(model, dict(arguments))
+    observed = summary.observed
+    return Target(
+        Space(summary.supports),
+        _LogJoint(bound),
+        data,
+        log_likelihood=_LogLikelihood(bound, observed) if observed else None,
+        deterministic=_Values(bound, summary.deterministic) if summary.deterministic else None,
+        predictive=_Predictive(bound, observed) if observed else None,
+        observe=_Observed(_Values(bound, observed)) if observed else None,
+        observed_names=observed,
+        name=bound.name,
+        coords=summary.coords,
+        dims=summary.dims,
+    )
+
+
+def _first_that_runs(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[_Summary, Model, Any]:
+    """Fewer and fewer arrays as data, until the model can be traced."""
+    rules: tuple[Callable[[Any], bool], ...] = (
+        lambda x: True,
+        lambda x: jnp.issubdtype(x.dtype, jnp.inexact),
+        lambda x: False,
+    )
+    tried: set[tuple[bool, ...]] = set()
+    failure: Exception | None = None
+    name = getattr(function, "__name__", type(function).__name__)
+    for is_data in rules:
+        leaves, structure, data = _split(arguments, is_data)
+        pattern = tuple(x is _DATA for x in leaves)
+        if pattern in tried:
+            continue
+        tried.add(pattern)
+        model = Model(function, structure, leaves)
+        _check_constants(model)
+        data = as_data(data)
+        try:
+            return _look(model, data), model, data
+        except _RefusedError:
+            raise
+        except Exception as error:
+            failure = error
+    raise ValueError(raised(name, failure)) from failure  # pyright: ignore[reportArgumentType]
+
+
+def _check_constants(model: Model) -> None:
+    for leaf in model.leaves:
+        try:
+            hash(leaf)
+        except TypeError as error:
+            must = "be arrays, or hashable (numbers, strings, tuples, functions)"
+            raise ValueError(requirement("args", must, f"a {type(leaf).__name__}", "close the model over it")) from error

@@ -1,0 +1,166 @@
+"""All parameters of a target together: names and supports, in order."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._core import Array, Float, Scalar, Shape, check_shape, register, requirement
+from thalweg.targets._support import Support
+
+
+@register
+class Space(eqx.Module):
+    """The parameters of a target: R^d on one side, a dict of constrained arrays on the other.
+
+    Args:
+        supports: name -> Support, in order; a bound may be a function of the parameters before it.
+
+    Raises:
+        ValueError: if it is not a dict, is empty, or holds something else.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    supports: tuple[Support, ...]
+
+    def __init__(self, supports: Any) -> None:
+        if not isinstance(supports, Mapping):
+            raise ValueError(requirement("supports", "be a dict of parameter names and supports", repr(supports)))
+        if not supports:
+            raise ValueError(requirement("supports", "name at least one parameter", "an empty dict"))
+        for name, support in supports.items():
+            _check_entry(name, support)
+        self.names = tuple(supports)
+        self.supports = tuple(supports.values())
+
+    @property
+    def size(self) -> int:
+        """d: how many unconstrained numbers there are."""
+        return sum(s.size for s in self.supports)
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Name -> shape of the constrained parameter."""
+        return {n: s.shape for n, s in self._items()}
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Name -> where its numbers are in R^d."""
+        ends = np.cumsum([s.size for s in self.supports])
+        return {n: slice(int(e) - s.size, int(e)) for (n, s), e in zip(self._items(), ends, strict=True)}
+
+    def _items(self) -> list[tuple[str, Support]]:
+        return list(zip(self.names, self.supports, strict=True))
+
+    def constrain(self, u: Float[Array, " d"], data: Any = None) -> tuple[dict[str, Array], Scalar]:
+        """One point of R^d as (name -> array, log-determinant of the map).
+
+        Args:
+            u: the point.
+            data: the target's data, for bounds that depend on it.
+
+        Raises:
+            ValueError: if the point's shape is not (d,).
+        """
+        check_shape("u", u, (self.size,), "batches go through jax.vmap")
+        values: dict[str, Array] = {}
+        total = jnp.zeros((), u.dtype)
+        for (name, support), part in zip(self._items(), self.slices.values(), strict=True):
+            values[name], log_det = support.bijection(values, data).forward_and_log_det(u[part])
+            total = total + log_det
+        return values, total
+
+    def unconstrain(self, values: Mapping[str, Any], data: Any = None) -> Float[Array, " d"]:
+        """The point of R^d whose parameters are `values`.
+
+        Raises:
+            ValueError: if a name is missing or unknown, or a shape is wrong.
+        """
+        self._check_names(values, "values")
+        return self.complete(values, data)
+
+    def complete(self, values: Mapping[str, Any], data: Any = None) -> Float[Array, " d"]:
+        """As `unconstrain`, with parameters that are not among `values` at the unconstrained 0.
+
+        Raises:
+            ValueError: if a name is unknown or a shape is wrong.
+        """
+        self._check_names({**dict.fromkeys(self.names), **values}, "values")
+        dtype = jnp.result_type(float)
+        parts, earlier = [], {}
+        for name, support in self._items():
+            bijection = support.bijection(earlier, data)
+            if name in values:
+                earlier[name] = jnp.asarray(values[name], dtype)
+                check_shape(f"values[{name!r}]", earlier[name], support.shape)
+                parts.append(bijection.inverse(earlier[name]))
+            else:
+                parts.append(jnp.zeros(support.size, dtype))
+                earlier[name] = bijection.forward(parts[-1])
+        return jnp.concatenate(parts)
+
+    def describe(self, u: Float[Array, " d"], data: Any = None) -> str:
+        """The point `u` in words, for messages: "mu=0, tau=1, theta=[0, 0, 0]"."""
+        return describe(self.constrain(u, data)[0])
+
+    def _check_names(self, values: Any, argument: str) -> None:
+        if not isinstance(values, Mapping):
+            raise ValueError(requirement(argument, f"be a dict of {', '.join(self.names)}", type(values).__name__))
+        missing = [n for n in self.names if n not in values]
+        unknown = [n for n in values if n not in self.names]
+        if missing or unknown:
+            which = [f"none for {n!r}" for n in missing] + [f"an unknown {n!r}" for n in unknown]
+            raise ValueError(requirement(argument, f"name exactly {', '.join(self.names)}", " and ".join(which)))
+
+    def check(self, draws: Mapping[str, Any], data: Any = None) -> None:
+        """Raise unless `draws` are points of this space.
+
+        Args:
+            draws: name -> array of shape (*batch, *shape of the parameter), one batch for all.
+            data: the target's data, for bounds that depend on it.
+
+        Raises:
+            ValueError: if a name is missing or unknown, a shape is wrong, or a value is outside its support.
+        """
+        self._check_names(draws, "draws")
+        arrays = {n: jnp.asarray(draws[n], jnp.result_type(float)) for n in self.names}
+        first, shape = self.names[0], self.shapes[self.names[0]]
+        batch = arrays[first].shape[: max(arrays[first].ndim - len(shape), 0)]
+        for name, shape in self.shapes.items():
+            if arrays[name].shape != (*batch, *shape):
+                got = f"{arrays[name].shape} beside {arrays[first].shape} for {first!r}"
+                raise ValueError(requirement(f"draws[{name!r}]", f"have shape (..., {', '.join(map(str, shape))})", got))
+
+        def inside(values: dict[str, Array]) -> dict[str, Array]:
+            return {n: s.contains(values[n], values, data) for n, s in self._items()}
+
+        for _ in batch:
+            inside = jax.vmap(inside)
+        for name, good in inside(arrays).items():
+            if not np.all(good):
+                where = tuple(np.argwhere(~np.asarray(good))[0])
+                raise ValueError(requirement(f"draws[{name!r}]", f"lie in {self.supports[self.names.index(name)]}", np.asarray(arrays[name])[where]))
+
+
+def _check_entry(name: Any, support: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise ValueError(requirement("supports", "have strings for names", repr(name)))
+    if not isinstance(support, Support):
+        is_maker = callable(support) and hasattr(support, "__name__")
+        got = f"the function {support.__name__}" if is_maker else repr(support)
+        remedy = f"call it: {support.__name__}()" if is_maker else "use real(), positive(), interval(low, high) or the like"
+        raise ValueError(requirement(f"supports[{name!r}]", "be a Support", got, remedy))
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """Parameters in words: "mu=0, tau=1, theta=[0, 0, 0]"; long arrays are cut."""
+
+    def words(x: Any) -> str:
+        numbers = [f"{v:.4g}" for v in np.ravel(np.asarray(x))]
+        cut = numbers if len(numbers) <= 8 else [*numbers[:7], "..."]
+        return cut[0] if np.ndim(x) == 0 else f"[{', '.join(cut)}]"
+
+    return ", ".join(f"{n}={words(x)}" for n, x in values.items())

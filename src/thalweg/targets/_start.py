@@ -1,0 +1,104 @@
+"""Where to begin: points of R^d at which the log density and its gradient are finite."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._core import Array, Float, Seed, check_positive_int, numpy_rng, requirement
+from thalweg.targets._data import nan_leaves
+from thalweg.targets._target import Target
+
+_MOST_NUMBERS = 10_000_000
+"""Points are looked at in chunks that keep chunk x data below this."""
+
+
+@eqx.filter_jit
+def _look(target: Target, points: Array) -> tuple[Array, Array]:
+    """(log densities, gradients) at points (n, d); compiled once for all data of equal shapes."""
+    weight = sum(x.size for x in jax.tree.leaves(target.data)) + target.size
+    chunk = max(1, min(points.shape[0], _MOST_NUMBERS // max(weight, 1)))
+    look = jax.value_and_grad(target.log_density)
+    return jax.vmap(look)(points) if chunk == points.shape[0] else jax.lax.map(look, points, batch_size=chunk)
+
+
+def find_start(
+    target: Target, seed: Seed, init: Mapping[str, Any] | None = None, n: int = 100
+) -> Float[Array, "k d"]:
+    """Points with finite log density and gradient: `init` (or 0) first if it is one, then random ones in [-2, 2]^d.
+
+    Args:
+        target: the target.
+        seed: an int or a JAX key.
+        init: constrained values to begin at; parameters left out begin at the unconstrained 0.
+        n: how many points are tried.
+
+    Returns:
+        The k <= n good ones, k >= 1.
+
+    Raises:
+        ValueError: if none is good: which parameter is to blame, as far as can be told, and where; or if `init` has an
+            unknown name, a wrong shape or a value outside its support.
+    """
+    n = check_positive_int("n", n)
+    dtype = jnp.result_type(float)
+    first = target.space.complete(init or {}, target.data)
+    if init:
+        target.space.check({**target.constrain(first)[0], **init}, target.data)
+    if not np.isfinite(np.asarray(first)).all():
+        raise ValueError(requirement("init", "be inside the supports", target.space.describe(first, target.data)))
+    others = numpy_rng(seed).uniform(-2, 2, (n - 1, target.size)).astype(dtype)
+    points = np.concatenate([np.asarray(first)[None], others])
+    values, gradients = (np.asarray(a) for a in _look(target, jnp.asarray(points)))
+    good = np.isfinite(values) & np.isfinite(gradients).all(axis=1)
+    if not good.any():
+        raise ValueError(_blame(target, points, values, gradients))
+    return jnp.asarray(points[good])
+
+
+def _blame(target: Target, points: np.ndarray, values: np.ndarray, gradients: np.ndarray) -> str:
+    """One sentence: what is wrong everywhere, through which parameter, and at which values."""
+    place = f"at all {len(points)} starting points, the first of them {target.space.describe(jnp.asarray(points[0]), target.data)}"
+    finite = np.isfinite(values)
+    if finite.any():
+        row = int(np.argmax(finite))
+        names = [n for n, s in target.space.slices.items() if not np.isfinite(gradients[row, s]).all()]
+        got = f"a finite value but a gradient that is not, with respect to {_quote(names)}, {place}"
+        return requirement("log_density", "have a finite gradient", got, "look for sqrt, log or division at 0 behind jnp.where")
+    if np.isnan(values).all():
+        what, remedy = "NaN", "look for log or sqrt of a negative number, 0 / 0 or inf - inf"
+    elif np.isneginf(values).all():
+        what, remedy = "-inf", "a support is wider than the density's, or `init` is needed"
+    else:
+        kinds = {"NaN": np.isnan(values), "-inf": np.isneginf(values), "+inf": np.isposinf(values)}
+        what, remedy = " or ".join(f"{k} ({v.sum()})" for k, v in kinds.items() if v.any()), "give an `init`"
+    if found := nan_leaves(target.data):
+        remedy = f"there is NaN in {', '.join(found)}"
+    names = _culprits(target, points) or [
+        n for n, s in target.space.slices.items() if np.isnan(gradients[0, s]).any() and not np.isnan(gradients[0]).all()
+    ]
+    through = f"because of {_quote(names)}" if names else f"whichever of {_quote(list(target.names))} is moved"
+    return requirement("log_density", "be finite somewhere", f"{what} {place}, {through}", remedy)
+
+
+def _culprits(target: Target, points: np.ndarray) -> list[str]:
+    """The parameters that make the first point's value finite when they alone are moved."""
+    found = []
+    for name, where in target.space.slices.items():
+        moved = np.tile(points[:1], (len(points), 1))
+        # farther than the starts reached, and the same for every number of the parameter in half of the tries
+        width = where.stop - where.start
+        steps = np.linspace(-10, 10, math.ceil(len(points) / 2))
+        moved[: len(steps), where] = np.repeat(steps[:, None], width, axis=1)
+        moved[len(steps) :, where] = 2 * points[len(steps) :, where]
+        if np.isfinite(np.asarray(_look(target, jnp.asarray(moved))[0])).any():
+            found.append(name)
+    return found
+
+
+def _quote(names: list[str]) -> str:
+    return ", ".join(f"`{n}`" for n in names) or "no parameter"

@@ -1,0 +1,201 @@
+"""The contract that every inference needs: a log density on R^d, and the way back to the parameters."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from thalweg._core import Array, Float, PRNGKeyArray, Scalar, check_positive_int, requirement
+from thalweg.targets._data import as_data, check_same_form
+from thalweg.targets._space import Space
+
+
+class Target(eqx.Module):
+    r"""A log density over constrained parameters, seen from R^d.
+
+    $\\log p(u) = \\log p(\\theta(u), \\mathrm{data}) + \\log |\\det d\\theta/du|$. The data are leaves: a jitted function of
+    a target does not compile again for other numbers of the same shapes. Built by `from_function`, `from_likelihood`
+    and the adapters, which check what they are given.
+
+    Attributes:
+        space: the parameters and their supports.
+        data: a pytree of arrays, or None.
+        log_joint: (params, data) -> scalar, up to a constant.
+        log_prior: params -> scalar, where the target is split into prior and likelihood.
+        log_likelihood: (params, data) -> (n,) array, or dict name -> array: one number for each observation.
+        deterministic: (params, data) -> dict of derived quantities.
+        predictive: (key, params, data) -> dict of replicated observations.
+        observe: data -> dict of the observed arrays.
+        observed_names: the names of the observed arrays.
+        name: for reports.
+    """
+
+    space: Space
+    data: Any
+    log_joint: Callable[..., Any] = eqx.field(static=True)
+    log_prior: Callable[..., Any] | None = eqx.field(static=True)
+    log_likelihood: Callable[..., Any] | None = eqx.field(static=True)
+    deterministic: Callable[..., Any] | None = eqx.field(static=True)
+    predictive: Callable[..., Any] | None = eqx.field(static=True)
+    observe: Callable[..., Any] | None = eqx.field(static=True)
+    observed_names: tuple[str, ...] = eqx.field(static=True)
+    name: str = eqx.field(static=True)
+    _coords: tuple[tuple[str, tuple[Any, ...]], ...] = eqx.field(static=True)
+    _dims: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        space: Space,
+        log_joint: Callable[..., Any],
+        data: Any = None,
+        *,
+        log_prior: Callable[..., Any] | None = None,
+        log_likelihood: Callable[..., Any] | None = None,
+        deterministic: Callable[..., Any] | None = None,
+        predictive: Callable[..., Any] | None = None,
+        observe: Callable[..., Any] | None = None,
+        observed_names: tuple[str, ...] = (),
+        name: str = "target",
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.space, self.log_joint, self.data = space, log_joint, as_data(data)
+        self.log_prior, self.log_likelihood = log_prior, log_likelihood
+        self.deterministic, self.predictive = deterministic, predictive
+        self.observe, self.observed_names = observe, tuple(observed_names)
+        self.name = name
+        self._coords = tuple((k, tuple(v)) for k, v in (coords or {}).items())
+        self._dims = tuple((k, tuple(v)) for k, v in (dims or {}).items())
+        for function in (log_joint, log_prior, log_likelihood, deterministic, predictive, observe):
+            _check_hashable(function)
+
+    @property
+    def size(self) -> int:
+        """d."""
+        return self.space.size
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters' names, in order."""
+        return self.space.names
+
+    @property
+    def coords(self) -> dict[str, tuple[Any, ...]]:
+        """Dimension name -> its labels."""
+        return dict(self._coords)
+
+    @property
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Parameter or observation name -> the names of its dimensions."""
+        return dict(self._dims)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether prior and pointwise likelihood are told apart, as minibatches need."""
+        return self.log_prior is not None and self.log_likelihood is not None
+
+    def log_density(self, u: Float[Array, " d"], data: Any = None, weight: Any = 1.0) -> Scalar:
+        """Log p at one point of R^d, the log-Jacobian included; NaN stays NaN.
+
+        Args:
+            u: the point; batches go through `jax.vmap`.
+            data: other data of the same form, or a batch of rows; None for the target's own.
+            weight: factor of the log-likelihood, n / batch size for a batch of rows; needs a split target.
+
+        Raises:
+            ValueError: if the point's shape is wrong, or a weight is given to a target that is not split.
+        """
+        data = self.data if data is None else data
+        params, log_det = self.space.constrain(u, data)
+        if self.log_prior is not None and self.log_likelihood is not None:
+            likelihood = jax.tree.map(jnp.sum, self.log_likelihood(params, data))
+            likelihood = sum(jax.tree.leaves(likelihood), start=jnp.zeros((), u.dtype))
+            value = self.log_prior(params) + jnp.asarray(weight, u.dtype) * likelihood
+        elif isinstance(weight, int | float) and weight == 1:
+            value = self.log_joint(params, data)
+        else:
+            remedy = "build the target with from_likelihood"
+            raise ValueError(requirement("weight", "be 1 for a target that is not split", weight, remedy))
+        return jnp.asarray(value).astype(u.dtype) + log_det
+
+    def constrain(self, u: Float[Array, " d"]) -> tuple[dict[str, Array], Scalar]:
+        """One point of R^d as (name -> array, log-determinant of the map)."""
+        return self.space.constrain(u, self.data)
+
+    def unconstrain(self, values: Mapping[str, Any]) -> Float[Array, " d"]:
+        """The point of R^d whose parameters are `values`.
+
+        Raises:
+            ValueError: if a name is missing or unknown, or a shape is wrong.
+        """
+        return self.space.unconstrain(values, self.data)
+
+    @property
+    def n_rows(self) -> int:
+        """How many observations the pointwise likelihood speaks of.
+
+        Raises:
+            ValueError: if the target is not split, or the likelihood's parts differ in length.
+        """
+        return self._n_rows(self.data)
+
+    def _n_rows(self, data: Any) -> int:
+        if not self.is_split or self.log_likelihood is None:
+            raise ValueError(requirement("target", "be split into prior and likelihood to have rows", "one that is not", "use from_likelihood"))
+        function, space = self.log_likelihood, self.space
+        u = jax.ShapeDtypeStruct((self.size,), jnp.result_type(float))
+        terms = jax.tree.leaves(jax.eval_shape(lambda u, data: function(space.constrain(u, data)[0], data), u, data))
+        lengths = {t.shape[0] if t.shape else None for t in terms}
+        if len(lengths) != 1 or None in lengths:
+            raise ValueError(requirement("log_likelihood", "return one number for each row", [t.shape for t in terms]))
+        return lengths.pop()
+
+    def rows(self, key: PRNGKeyArray, data: Any, batch_size: int) -> tuple[Any, Scalar]:
+        """A random batch of rows and the weight that makes its log-likelihood unbiased.
+
+        Args:
+            key: a JAX key.
+            data: of the form of the target's own; None for that.
+            batch_size: rows to draw, with replacement; the number of rows or more gives all of them.
+
+        Returns:
+            The data with every leaf of n rows (first axis) cut to the batch, other leaves as they are; n / batch_size.
+
+        Raises:
+            ValueError: if the target is not split.
+        """
+        data = self.data if data is None else data
+        batch_size = check_positive_int("batch_size", batch_size)
+        n = self._n_rows(data)
+        if batch_size >= n:
+            return data, jnp.ones(())
+        index = jax.random.randint(key, (batch_size,), 0, n)
+        batch = jax.tree.map(lambda x: x[index] if x.ndim and x.shape[0] == n else x, data)
+        return batch, jnp.asarray(n / batch_size, jnp.result_type(float))
+
+    def observed(self) -> dict[str, Array]:
+        """Name -> array of what was observed, as far as the target knows."""
+        if self.observe is not None:
+            return dict(self.observe(self.data))
+        return {n: self.data[n] for n in self.observed_names}
+
+    def replace_data(self, data: Any) -> "Target":
+        """The same target with other data of the same form.
+
+        Raises:
+            ValueError: if the structure, a shape or a dtype differs; the leaf is named.
+        """
+        data = as_data(data)
+        check_same_form(data, self.data)
+        return eqx.tree_at(lambda t: t.data, self, data, is_leaf=lambda x: x is None)
+
+
+def _check_hashable(function: Any) -> None:
+    try:
+        hash(function)
+    except TypeError as error:
+        got = f"a {type(function).__name__}, which is not"
+        remedy = "pass its arrays through `data`"
+        raise ValueError(requirement("log_density", "be hashable, as functions are", got, remedy)) from error

@@ -1,0 +1,96 @@
+"""Seeds of every kind; the wording of checks; precision as a context; guests that are not there."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import count_compiles
+
+from thalweg import _core as core
+
+
+def test_seeds_of_every_kind():
+    data = jax.random.key_data(core.as_key(3))
+    for same in (np.int64(3), jax.random.key(3), jax.random.PRNGKey(3)):
+        np.testing.assert_array_equal(jax.random.key_data(core.as_key(same)), data)
+    assert jnp.issubdtype(core.as_key(-1).dtype, jax.dtypes.prng_key)
+    core.as_key(2**80)
+
+
+@pytest.mark.parametrize("bad", [1.5, "seed", None, True, jnp.zeros(2), np.zeros(2, np.uint32)])
+def test_what_is_no_seed(bad):
+    with pytest.raises(ValueError, match="`seed` must be an int or a JAX key, got"):
+        core.as_key(bad)
+
+
+def test_numpy_generators():
+    first = core.numpy_rng(3).standard_normal(4)
+    np.testing.assert_array_equal(core.numpy_rng(3).standard_normal(4), first)
+    assert not np.array_equal(core.numpy_rng(4).standard_normal(4), first)
+    keys = jax.random.key(3), jax.random.PRNGKey(3)
+    drawn = [core.numpy_rng(k).standard_normal(4) for k in keys]
+    np.testing.assert_array_equal(*drawn)
+    generator = np.random.default_rng(0)
+    assert core.numpy_rng(generator) is generator
+
+
+def test_numbers_from_numpy_compile_nothing():
+    with count_compiles() as compiles:
+        array = core.from_numpy(np.ones((7, 11)))
+    assert compiles.count == 0
+    assert array.dtype == jnp.float64
+    with core.precision("float32"):
+        assert core.from_numpy([1.0, 2.0]).dtype == jnp.float32
+        assert core.from_numpy(np.arange(3, dtype=np.int32)).dtype == jnp.int32
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lambda: core.check_shape("x", jnp.ones(3), (2,)), "`x` must have shape (2,), got (3,)"),
+        (lambda: core.check_shape("x", 1.0, (2,), "do"), "`x` must have shape (2,), got (); do"),
+        (
+            lambda: core.check_trailing_shape("x", jnp.ones((5, 3)), (2,)),
+            "`x` must have shape (..., 2), got (5, 3)",
+        ),
+        (lambda: core.check_positive_int("n", 0), "`n` must be a whole number of at least 1, got 0"),
+        (lambda: core.check_positive_int("n", 2.0), "`n` must be a whole number of at least 1, got 2.0"),
+        (lambda: core.check_positive_int("n", True), "`n` must be a whole number of at least 1, got True"),
+        (lambda: core.check_positive_int("n", 3, least=4), "`n` must be a whole number of at least 4, got 3"),
+        (
+            lambda: core.check_choice("flow", "splin", ["iaf", "spline"]),
+            "`flow` must be one of iaf, spline, got 'splin'; did you mean 'spline'?",
+        ),
+        (lambda: core.check_choice("flow", "??", ["iaf"]), "`flow` must be one of iaf, got '??'"),
+        (lambda: core.resolve_dtype("float16"), "`dtype` must be float32 or float64, got 'float16'"),
+        (lambda: core.resolve_dtype("nonsense"), "`dtype` must be float32 or float64, got 'nonsense'"),
+    ],
+)
+def test_wording(check, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check()
+
+
+def test_checks_let_pass():
+    core.check_shape("x", jnp.ones((2, 3)), (2, 3))
+    assert core.check_trailing_shape("x", jnp.ones((5, 4, 2)), (2,)) == (5, 4)
+    assert core.check_trailing_shape("x", jnp.ones((5, 4)), ()) == (5, 4)
+    assert core.check_positive_int("n", np.int32(4)) == 4
+    assert core.check_choice("flow", "iaf", ["iaf"]) == "iaf"
+
+
+def test_precision_is_a_context():
+    assert core.resolve_dtype() == "float64"
+    with core.precision("float32"):
+        assert core.resolve_dtype() == "float32"
+        assert jnp.ones(2).dtype == jnp.float32
+    assert jnp.ones(2).dtype == jnp.float64
+    assert core.resolve_dtype(jnp.float32) == core.resolve_dtype("float32") == "float32"
+
+
+def test_a_missing_guest_names_its_extra():
+    with pytest.raises(ImportError, match=re.escape("pip install 'thalweg[numpyro]'")):
+        core.import_guest("no_such_package_here", "numpyro")
+    assert core.import_guest("json.decoder", "none").JSONDecoder

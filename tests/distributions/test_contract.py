@@ -1,0 +1,184 @@
+"""The contract of every exact distribution, over one table of rows."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from distributions_rows import ROWS
+from helpers import count_compiles
+from scipy import stats
+
+from thalweg._core import partition_trainable, precision, read_file, write_file
+from thalweg.bijections import AffineTransformer, Coupling, Planar
+from thalweg.distributions import StandardNormal, StudentT, Transformed
+
+rows = pytest.mark.parametrize("row", ROWS, ids=str)
+FIVE_SIGMA = 5.7e-7
+"""The two-sided tail beyond five standard deviations."""
+
+
+def context_of(q, batch=()):
+    if q.context_shape is None:
+        return None
+    return jnp.asarray(np.random.default_rng(5).standard_normal((*batch, *q.context_shape)))
+
+
+@eqx.filter_jit
+def log_prob(q, x, context):
+    return q.log_prob(x, context)
+
+
+@eqx.filter_jit
+def draw(q, n, context):
+    return q.sample_and_log_prob(1, n, context)
+
+
+def grid_density(q):
+    """Points along one axis, x = sinh(t) so that heavy tails fit, and the mass of each cell (n,) or (n, n)."""
+    t = np.linspace(-9, 9, 701)
+    x, cell = np.sinh(t), np.cosh(t) * (t[1] - t[0])
+    d = int(np.prod(q.shape))
+    points = np.stack(np.meshgrid(*[x] * d, indexing="ij"), axis=-1).reshape(*[x.size] * d, *q.shape)
+    density = np.exp(log_prob(q, jnp.asarray(points), context_of(q)))
+    return x, density * (cell if d == 1 else cell[:, None] * cell)
+
+
+@rows
+def test_density_integrates_to_one_and_draws_follow_it(row):
+    q = row.build()
+    x, mass = grid_density(q)
+    assert abs(mass.sum() - 1) < 2e-4
+
+    draws = np.asarray(draw(q, 20_000, context_of(q))[0]).reshape(20_000, -1)
+    for axis in range(mass.ndim):
+        marginal = mass.sum(axis=1 - axis) if mass.ndim == 2 else mass
+        cumulative = np.cumsum(marginal) - marginal / 2
+        assert stats.kstest(draws[:, axis], lambda v, c=cumulative: np.interp(v, x, c)).pvalue > FIVE_SIGMA
+    if mass.ndim == 2:  # what marginals do not see
+        for f in (lambda a, b: np.cos(a - b), lambda a, b: np.tanh(a * b), lambda a, b: np.sin(a + 2 * b)):
+            expected, found = (f(x[:, None], x) * mass).sum(), f(*draws.T)
+            assert abs(found.mean() - expected) < 5 * found.std() / np.sqrt(len(found)) + 2e-4
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if r.scipy], ids=str)
+def test_against_scipy(row):
+    q = row.build()
+    x = 3 * np.random.default_rng(0).standard_normal((50, *q.shape))
+    np.testing.assert_allclose(log_prob(q, jnp.asarray(x), None), row.scipy(x), rtol=1e-10)
+
+
+@rows
+def test_the_draws_own_log_prob(row):
+    q = row.build()
+    context = context_of(q)
+    x, log_q = draw(q, 50, context)
+    np.testing.assert_allclose(log_q, log_prob(q, x, context), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(q.sample(1, 50, context), x, rtol=1e-12, atol=1e-12)
+    path = eqx.filter_jit(lambda q: q.sample_and_path_log_q(1, 50, context))(q)
+    np.testing.assert_allclose(path[0], x, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(path[1], log_q, rtol=1e-9, atol=1e-9)
+    assert not np.allclose(q.sample(2, 50, context), x)
+
+
+@rows
+def test_draw_i_is_made_of_key_i(row):
+    q = row.build()
+    context, key = context_of(q), jax.random.key(3)
+    together = q.sample(key, (2, 3), context)
+    keys = jax.random.split(key, (2, 3))
+    np.testing.assert_allclose(together[1, 2], q.sample(keys[1, 2], (), context), rtol=1e-12)
+    np.testing.assert_allclose(q.sample(key, (), context), q.sample(key, context=context))
+
+
+@rows
+def test_shapes_of_batches(row):
+    q = row.build()
+    for shape in ((), 3, (2, 3), (0,)):
+        axes = (shape,) if isinstance(shape, int) else shape
+        if axes == (0,):
+            continue
+        x, log_q = q.sample_and_log_prob(0, shape, context_of(q))
+        assert x.shape == (*axes, *q.shape) and log_q.shape == axes
+        assert q.log_prob(x, context_of(q)).shape == axes
+    if q.context_shape is not None:
+        contexts = context_of(q, (4,))
+        x = q.sample(0, (2, 3), contexts)
+        assert x.shape == (2, 3, 4, *q.shape)
+        together = q.log_prob(x, contexts)
+        assert together.shape == (2, 3, 4)
+        np.testing.assert_allclose(together[1, 2, 3], q.log_prob(x[1, 2, 3], contexts[3]), rtol=1e-9)
+        assert q.log_prob(x[0, 0, 0], contexts).shape == (4,)
+
+
+@rows
+def test_values_and_gradients_are_finite_in_single_precision(row):
+    with precision("float32"):
+        q = row.build()
+        context = None if q.context_shape is None else jnp.ones(q.context_shape)
+        d = int(np.prod(q.shape))
+        sizes = [0, 1e-30, 1e5, 1e18, -1e18]
+        points = np.stack([s * np.ones(d) for s in sizes] + [s * np.eye(d)[0] for s in sizes])
+        points = jnp.asarray(points.reshape(-1, *q.shape), jnp.float32)
+        moving, rest = partition_trainable(q)
+
+        def one(x):
+            return jax.value_and_grad(lambda m, x: eqx.combine(m, rest).log_prob(x, context), (0, 1))(moving, x)
+
+        def a_draw(key):
+            def run(m):
+                return eqx.combine(m, rest).sample_and_log_q(key, (), context)
+
+            value, pull = jax.vjp(run, moving)
+            return value, pull(jax.tree.map(jnp.ones_like, value))
+
+        out = jax.jit(jax.vmap(one))(points), jax.jit(jax.vmap(a_draw))(jax.random.split(jax.random.key(0), 100))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(out):
+            assert leaf.dtype == jnp.float32
+            assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+
+
+@rows
+def test_files_keep_every_bit(row, tmp_path):
+    q = row.build()
+    again = read_file(write_file(tmp_path / "q.thalweg", "flow", q), "flow")
+    assert bool(eqx.tree_equal(again, q, typematch=True))
+
+
+@rows
+def test_messages_at_the_door(row):
+    q = row.build()
+    with pytest.raises(ValueError, match=r"`x` must have shape"):
+        if q.shape == ():
+            raise ValueError("`x` must have shape: every array is a batch of scalars")
+        q.log_prob(jnp.ones((*q.shape, 7)), context_of(q))
+    if q.context_shape is None:
+        with pytest.raises(ValueError, match=r"`context` must be None, since nothing conditions it"):
+            q.sample(0, 2, jnp.ones(3))
+    else:
+        with pytest.raises(ValueError, match=r"`context` must have shape \(2,\), got None"):
+            q.sample(0, 2)
+        with pytest.raises(ValueError, match=r"`context` must have shape \(\.\.\., 2\), got \(3,\)"):
+            q.log_prob(jnp.ones(q.shape), jnp.ones(3))
+
+
+def test_messages_of_constructors():
+    with pytest.raises(ValueError, match="`degrees_of_freedom` must be positive, got 0"):
+        StudentT((2,), 0.0)
+    with pytest.raises(ValueError, match=r"`bijection` must take points of shape \(3,\), got \(2,\)"):
+        Transformed(StandardNormal((3,)), Planar(2))
+    conditional = Transformed(StandardNormal((2,)), Coupling(2, AffineTransformer(), context_size=1))
+    with pytest.raises(ValueError, match=r"`base` must take no context"):
+        Transformed(conditional, Planar(2))
+    with pytest.raises(ValueError, match="`seed` must be an int or a JAX key"):
+        StandardNormal((2,)).sample("seed")
+    with pytest.raises(ValueError, match="`shape` must be a whole number of at least 1, got 0"):
+        StandardNormal((2,)).sample(0, 0)
+
+
+@pytest.mark.parametrize("row", ROWS[:4], ids=str)
+def test_building_compiles_nothing(row):
+    jax.clear_caches()
+    with count_compiles() as compiles:
+        row.build()
+    assert compiles.count == 0

@@ -1,0 +1,112 @@
+"""One row for every export of `thalweg.distributions`: what the contract tests run over."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from bijections_rows import SMALL
+from helpers import noised
+from scipy import stats
+
+from thalweg.bijections import (
+    AffineTransformer,
+    Autoregressive,
+    Chain,
+    Coupling,
+    Planar,
+    Radial,
+    Scan,
+    SplineTransformer,
+    TriangularAffine,
+)
+from thalweg.distributions import AbstractDistribution, Augmented, StandardNormal, StudentT, Transformed
+
+MEAN = np.array([1.0, -0.5, 0.3])
+FACTOR = np.array([[1.2, 0, 0], [0.4, 0.7, 0], [-0.6, 0.9, 0.8]])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One exact distribution under the contract.
+
+    Attributes:
+        export: the export it is the row of.
+        build: makes it, in the precision that holds at the call.
+        note: tells rows of one export apart.
+        scipy: its log density by SciPy, where SciPy knows it.
+    """
+
+    export: str
+    build: Callable[[], AbstractDistribution]
+    note: str = ""
+    scipy: Callable[[Any], Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.export}-{self.note}" if self.note else self.export
+
+
+def _gaussian(d: int) -> Transformed:
+    return Transformed(StandardNormal((d,)), TriangularAffine(MEAN[:d], FACTOR[:d, :d]))
+
+
+def _spline_coupling(context_size: int | None = None) -> Coupling:
+    return Coupling(2, SplineTransformer(bins=5, bound=3.0), context_size=context_size, **SMALL)
+
+
+ROWS = [
+    Row("StandardNormal", lambda: StandardNormal(()), "scalar", stats.norm.logpdf),
+    Row("StandardNormal", lambda: StandardNormal((2,)), "", lambda x: stats.norm.logpdf(x).sum(-1)),
+    Row("StudentT", lambda: StudentT((1,), 3.0), "1d", lambda x: stats.t(3).logpdf(x)[..., 0]),
+    Row("StudentT", lambda: StudentT((2,), 5.0), "", lambda x: stats.multivariate_t(np.zeros(2), df=5).logpdf(x)),
+    Row(
+        "Transformed",
+        lambda: _gaussian(2),
+        "gaussian",
+        lambda x: stats.multivariate_normal(MEAN[:2], FACTOR[:2, :2] @ FACTOR[:2, :2].T).logpdf(x),
+    ),
+    Row(
+        "Transformed",
+        lambda: noised(Transformed(StandardNormal((2,)), Scan([Planar(2, seed=s) for s in range(3)])), 0.5),
+        "planar",
+    ),
+    Row(
+        "Transformed",
+        lambda: noised(Transformed(StudentT((2,), 6.0), Chain([_spline_coupling(2), Radial(2)])), 0.3),
+        "spline-context",
+    ),
+    Row(
+        "Transformed",
+        lambda: noised(Transformed(StandardNormal((2,)), Autoregressive(2, AffineTransformer(), **SMALL)), 0.3),
+        "autoregressive",
+    ),
+]
+
+
+def conditional_gaussian(slope: Any, shift: float, scale: float) -> Transformed:
+    """U given z in R^d: N(slope . z + shift, scale^2), u in R."""
+    slope = np.asarray(slope)
+    layer = Coupling(1, AffineTransformer(), context_size=slope.size, depth=0)
+    weights = jnp.asarray(np.stack([np.zeros(slope.size), slope]))
+    biases = jnp.asarray([2 * np.arctanh(np.log(scale) / 2), shift])
+    layer = eqx.tree_at(lambda f: (f.conditioner.weights, f.conditioner.biases), layer, ((weights,), (biases,)))
+    return Transformed(StandardNormal((1,)), layer)
+
+
+def exact_augmented() -> Augmented:
+    """(z, u) jointly Gaussian, with the true u given z as the reverse."""
+    covariance = FACTOR @ FACTOR.T
+    slope = np.linalg.solve(covariance[:2, :2], covariance[:2, 2])
+    scale = np.sqrt(covariance[2, 2] - slope @ covariance[:2, 2])
+    return Augmented(_gaussian(3), conditional_gaussian(slope, MEAN[2] - slope @ MEAN[:2], scale))
+
+
+def marginal() -> Any:
+    """The law of z under `exact_augmented`."""
+    return stats.multivariate_normal(MEAN[:2], (FACTOR @ FACTOR.T)[:2, :2])
+
+
+# Augmented, which is not exact, has its own tests; LogProbBounds is what they ask it for
+EXPORTS = {row.export for row in ROWS} | {"Augmented", "LogProbBounds"}
