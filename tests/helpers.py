@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.optimize import brentq
 
 from thalweg._core import partition_trainable
 
@@ -25,8 +26,8 @@ class Compiles:
 _watching: list[Compiles] = []
 
 
-def _on_event(name: str, _: float, **__: Any) -> None:
-    if name == _COMPILE:
+def _on_event(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    if event == _COMPILE:
         for watcher in _watching:
             watcher.count += 1
 
@@ -68,3 +69,8 @@ def count_equations(function: Callable[..., Any], *args: Any) -> int:
 
 def _is_jaxpr(value: Any) -> bool:
     return hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns")
+
+
+def scipy_root(function: Callable[[Any], Any], low: Any, high: Any) -> Any:
+    """The root of a scalar function between `low` and `high`, by SciPy's Brent method."""
+    return brentq(function, low, high, xtol=1e-14)

@@ -37,7 +37,9 @@ def test_rooms_are_entered_by_their_front():
 
 
 def test_a_back_door_is_seen():
-    assert back_doors([("thalweg.flows", "thalweg.bijections"), ("thalweg.bijections._a", "thalweg.bijections._b")]) == []
+    assert (
+        back_doors([("thalweg.flows", "thalweg.bijections"), ("thalweg.bijections._a", "thalweg.bijections._b")]) == []
+    )
     assert back_doors([("thalweg.flows", "thalweg.bijections._linear")]) != []
 
 
@@ -69,8 +71,12 @@ def test_a_class_is_abstract_or_final():
 
 
 @pytest.mark.parametrize(
-    "planted", ["class A: ...\nclass B(A): ...", "class A(Generic[T]): ...\nclass B(A[int]): ...",
-                "class AbstractA: ...\nx = AbstractA()"],
+    "planted",
+    [
+        "class A: ...\nclass B(A): ...",
+        "class A(Generic[T]): ...\nclass B(A[int]): ...",
+        "class AbstractA: ...\nx = AbstractA()",
+    ],
 )
 def test_a_class_fault_is_seen(planted):
     assert class_faults({"m": ast.parse(planted)}) != []
@@ -116,8 +122,15 @@ def test_statements():
 
 @pytest.mark.parametrize(
     "planted",
-    ["assert x", "print(1)", "try: pass\nexcept: pass", "raise NotImplementedError",
-     "def f():\n    from thalweg import infer", "def f():\n    import thalweg.flows", "def f():\n    from . import x"],
+    [
+        "assert x",
+        "print(1)",
+        "try: pass\nexcept: pass",
+        "raise NotImplementedError",
+        "def f():\n    from thalweg import infer",
+        "def f():\n    import thalweg.flows",
+        "def f():\n    from . import x",
+    ],
 )
 def test_a_statement_fault_is_seen(planted):
     assert statement_faults({"m": ast.parse(planted)}) != []
@@ -192,9 +205,13 @@ def test_no_file_names_a_path_of_a_machine():
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
     )
-    names = listed.stdout.split("\n") if listed.returncode == 0 else [str(p.relative_to(ROOT)) for p in SOURCE.rglob("*")]
+    names = (
+        listed.stdout.split("\n") if listed.returncode == 0 else [str(p.relative_to(ROOT)) for p in SOURCE.rglob("*")]
+    )
     paths = [ROOT / n for n in names if n and (ROOT / n).is_file() and n not in (".ci/run", "tests/test_house.py")]
-    texts = {str(p): p.read_text(errors="ignore") for p in paths if p.suffix in TEXT or p.name in ("Makefile", "LICENSE")}
+    texts = {
+        str(p): p.read_text(errors="ignore") for p in paths if p.suffix in TEXT or p.name in ("Makefile", "LICENSE")
+    }
     assert len(texts) > 20
     assert path_faults(texts) == []
 

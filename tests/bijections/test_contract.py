@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from bijections_rows import NETWORKS, ROWS, TRANSFORMERS, context_of, point
 from helpers import count_compiles, noised
-
 from thalweg._core import Skeleton, partition_trainable, precision, read_file, write_file
 
 rows = pytest.mark.parametrize("row", ROWS, ids=str)
@@ -181,15 +181,16 @@ def test_transformers(name):
     rng = np.random.default_rng(0)
     x = jnp.asarray(3 * rng.standard_normal(200))
     zero = jnp.zeros((transformer.n_params, 200))
-    y, log_slope = transformer.forward_and_log_slope(x, zero)
+    forward, inverse = jax.jit(transformer.forward_and_log_slope), jax.jit(transformer.inverse_and_log_slope)
+    y, log_slope = forward(x, zero)
     np.testing.assert_allclose(y, x, atol=1e-12)
     np.testing.assert_allclose(log_slope, 0, atol=1e-12)
 
     params = jnp.asarray(2 * rng.standard_normal((transformer.n_params, 200)))
-    y, log_slope = transformer.forward_and_log_slope(x, params)
-    slope = jax.grad(lambda x: transformer.forward_and_log_slope(x, params)[0].sum())(x)
+    y, log_slope = forward(x, params)
+    slope = jax.jit(jax.grad(lambda x: transformer.forward_and_log_slope(x, params)[0].sum()))(x)
     np.testing.assert_allclose(log_slope, np.log(slope), atol=1e-9)
-    back, back_log_slope = transformer.inverse_and_log_slope(y, params)
+    back, back_log_slope = inverse(y, params)
     np.testing.assert_allclose(back, x, atol=1e-8)
     np.testing.assert_allclose(back_log_slope, -log_slope, atol=1e-7)
 

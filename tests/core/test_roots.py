@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import brentq
 
+from helpers import scipy_root
 from thalweg._core import increasing_root
 
 
@@ -18,7 +18,7 @@ def test_against_scipy():
 
     roots = jax.jit(jax.vmap(one))(*map(jnp.asarray, (a, b, y)))
     expected = [
-        brentq(lambda x, a=a, b=b, y=y: x + a * np.tanh(x + b) - y, y - 6, y + 6, xtol=1e-14)
+        scipy_root(lambda x, a=a, b=b, y=y: x + a * np.tanh(x + b) - y, y - 6, y + 6)
         for a, b, y in zip(a, b, y, strict=True)
     ]
     np.testing.assert_allclose(roots, expected, atol=1e-9)

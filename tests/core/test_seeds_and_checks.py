@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import count_compiles
 
+from helpers import count_compiles
 from thalweg import _core as core
 
 
@@ -29,9 +29,8 @@ def test_numpy_generators():
     first = core.numpy_rng(3).standard_normal(4)
     np.testing.assert_array_equal(core.numpy_rng(3).standard_normal(4), first)
     assert not np.array_equal(core.numpy_rng(4).standard_normal(4), first)
-    keys = jax.random.key(3), jax.random.PRNGKey(3)
-    drawn = [core.numpy_rng(k).standard_normal(4) for k in keys]
-    np.testing.assert_array_equal(*drawn)
+    new, old = (core.numpy_rng(k).standard_normal(4) for k in (jax.random.key(3), jax.random.PRNGKey(3)))
+    np.testing.assert_array_equal(new, old)
     generator = np.random.default_rng(0)
     assert core.numpy_rng(generator) is generator
 

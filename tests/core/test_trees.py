@@ -66,7 +66,7 @@ def test_stacked_modules_have_a_leading_axis():
 
 @pytest.mark.parametrize("other", [make(name="other"), make(d=4), jnp.zeros(3)])
 def test_unlike_modules_do_not_stack(other):
-    with pytest.raises(ValueError, match="`layers` must all have the same structure and shapes, .*; use Chain"):
+    with pytest.raises(ValueError, match=r"`layers` must all have the same structure and shapes, .*; use Chain"):
         stack_modules([make(), other])
 
 

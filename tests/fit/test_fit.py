@@ -47,7 +47,7 @@ def test_second_fit_of_new_data_compiles_nothing():
     fit(0)
     with count_compiles() as count:
         fit(1)
-    assert count.n == 0
+    assert count.count == 0
 
 
 def test_bad_steps_are_skipped_and_counted_and_a_run_of_them_rolls_back():

@@ -36,13 +36,16 @@ class Circular(AbstractBijection):
     r"""Elementwise $y = 2 \pi (\sigma(x) - 1/2)$, from R onto the angles $(-\pi, \pi)$.
 
     Args:
-        in_shape: of a point.
+        shape: of a point.
     """
 
-    in_shape: Shape = eqx.field(static=True, default=())
+    in_shape: Shape = eqx.field(static=True)
     context_shape: ClassVar[Shape | None] = None
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, shape: Shape = ()) -> None:
+        self.in_shape = tuple(shape)
 
     @property
     def out_shape(self) -> Shape:
@@ -72,10 +75,13 @@ class UnitVector(AbstractBijection):
         size: k >= 2.
     """
 
-    size: int = eqx.field(static=True, converter=lambda k: check_positive_int("size", k, 2))
+    size: int = eqx.field(static=True)
     context_shape: ClassVar[Shape | None] = None
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, size: int) -> None:
+        self.size = check_positive_int("size", size, 2)
 
     @property
     def in_shape(self) -> Shape:
@@ -123,18 +129,21 @@ def _asinh_ratio(y: Array, rest: Array) -> Array:
 class CholeskyCorrelation(AbstractBijection):
     r"""From R^(k(k-1)/2) onto the Cholesky factors L of correlation matrices, by partial correlations $z = \tanh x$.
 
-    Row by row, $L_{ij} = z_{ij} \sqrt{1 - \sum_{j' < j} L_{ij'}^2}$ for j < i, and $L_{ii}$ makes the row a unit vector.
-    The log-determinant is with respect to the entries below the diagonal. Source: Lewandowski, Kurowicka and Joe 2009;
-    Stan reference manual, "Cholesky factors of correlation matrices".
+    Row by row, $L_{ij} = z_{ij} \sqrt{1 - \sum_{j' < j} L_{ij'}^2}$ for j < i, and $L_{ii}$ makes the row a unit
+    vector. The log-determinant is with respect to the entries below the diagonal. Source: Lewandowski, Kurowicka
+    and Joe 2009; Stan reference manual, "Cholesky factors of correlation matrices".
 
     Args:
         size: k >= 2.
     """
 
-    size: int = eqx.field(static=True, converter=lambda k: check_positive_int("size", k, 2))
+    size: int = eqx.field(static=True)
     context_shape: ClassVar[Shape | None] = None
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, size: int) -> None:
+        self.size = check_positive_int("size", size, 2)
 
     @property
     def in_shape(self) -> Shape:
@@ -179,10 +188,13 @@ class Covariance(AbstractBijection):
         size: k >= 1.
     """
 
-    size: int = eqx.field(static=True, converter=lambda k: check_positive_int("size", k))
+    size: int = eqx.field(static=True)
     context_shape: ClassVar[Shape | None] = None
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, size: int) -> None:
+        self.size = check_positive_int("size", size)
 
     @property
     def in_shape(self) -> Shape:

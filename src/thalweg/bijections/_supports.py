@@ -194,10 +194,13 @@ class Ordered(AbstractBijection):
         size: k >= 1.
     """
 
-    size: int = eqx.field(static=True, converter=lambda k: check_positive_int("size", k))
+    size: int = eqx.field(static=True)
     context_shape: ClassVar[Shape | None] = None
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, size: int) -> None:
+        self.size = check_positive_int("size", size)
 
     @property
     def in_shape(self) -> Shape:
@@ -228,10 +231,13 @@ class PositiveOrdered(AbstractBijection):
         size: k >= 1.
     """
 
-    size: int = eqx.field(static=True, converter=lambda k: check_positive_int("size", k))
+    size: int = eqx.field(static=True)
     context_shape: ClassVar[Shape | None] = None
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, size: int) -> None:
+        self.size = check_positive_int("size", size)
 
     @property
     def in_shape(self) -> Shape:
@@ -264,10 +270,13 @@ class StickBreaking(AbstractBijection):
         size: k >= 2.
     """
 
-    size: int = eqx.field(static=True, converter=lambda k: check_positive_int("size", k, 2))
+    size: int = eqx.field(static=True)
     context_shape: ClassVar[Shape | None] = None
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, size: int) -> None:
+        self.size = check_positive_int("size", size, 2)
 
     @property
     def in_shape(self) -> Shape:

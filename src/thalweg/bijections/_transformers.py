@@ -105,16 +105,17 @@ class SplineTransformer(AbstractTransformer):
         ValueError: if the floors leave no room.
     """
 
-    bins: int = eqx.field(static=True, default=8)
-    bound: float = eqx.field(static=True, default=5.0)
-    min_bin: float = eqx.field(static=True, default=1e-3)
-    min_slope: float = eqx.field(static=True, default=1e-3)
+    bins: int = eqx.field(static=True)
+    bound: float = eqx.field(static=True)
+    min_bin: float = eqx.field(static=True)
+    min_slope: float = eqx.field(static=True)
 
-    def __check_init__(self) -> None:
-        if self.bins < 2 or not 0 < self.min_bin * self.bins < 1 or not 0 < self.min_slope < 1 or not self.bound > 0:
-            got = f"bins {self.bins}, bound {self.bound}, min_bin {self.min_bin}, min_slope {self.min_slope}"
+    def __init__(self, bins: int = 8, bound: float = 5.0, min_bin: float = 1e-3, min_slope: float = 1e-3) -> None:
+        if bins < 2 or not 0 < min_bin * bins < 1 or not 0 < min_slope < 1 or not bound > 0:
+            got = f"bins {bins}, bound {bound}, min_bin {min_bin}, min_slope {min_slope}"
             must = "have at least 2 bins, a positive bound and floors that leave room (bins * min_bin < 1)"
             raise ValueError(requirement("SplineTransformer", must, got))
+        self.bins, self.bound, self.min_bin, self.min_slope = bins, bound, min_bin, min_slope
 
     @property
     def n_params(self) -> int:

@@ -1,6 +1,6 @@
 """Optimisation of an objective: Adam, a warm-up, a cool-down, and no step that is not finite."""
 
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,14 +12,12 @@ from thalweg.fit._optimiser import init_optimiser, optimiser_step
 from thalweg.objectives import AbstractObjective
 from thalweg.run import AbstractProcess, Status
 
-Model = TypeVar("Model")
-
 _BAD_RUN = 20
 """So many bad steps in a row roll the fit back to the last good review."""
 _MOST_ROLLBACKS = 6
 
 
-class FitState(NamedTuple, Generic[Model]):
+class FitState(NamedTuple):
     """The state of a fit: a skeleton and a flat vector, which is all that the optimiser sees.
 
     Attributes:
@@ -34,7 +32,7 @@ class FitState(NamedTuple, Generic[Model]):
         safe: (vector, optimiser) at the last review that found no bad run.
     """
 
-    skeleton: Skeleton[Model]
+    skeleton: Skeleton
     vector: Float[Array, " size"]
     optimiser: Any
     n_bad: Array
@@ -45,7 +43,7 @@ class FitState(NamedTuple, Generic[Model]):
     safe: Any
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Any:
         """The distribution, as it is now."""
         return self.skeleton(self.vector)
 
@@ -92,7 +90,7 @@ class Fit(AbstractProcess[FitState]):
         self.learning_rate, self.warm_up = jnp.asarray(np.asarray(learning_rate, dtype)), jnp.asarray(np.int32(warm_up))
         self.cool_share, self.window, self.chunk = cool_share, window, chunk
 
-    def init(self, model: Model) -> FitState[Model]:
+    def init(self, model: Any) -> FitState:
         """The state before the first step; compiles nothing that depends on the model's size."""
         skeleton = Skeleton(model)
         vector = jnp.asarray(np.zeros(skeleton.size, jnp.result_type(float)))

@@ -69,8 +69,8 @@ class GaussianFit(AbstractProcess[GaussianState]):
         self.target, self.rate, self.cool_steps, self.batch_size = target, rate, cool_steps, batch_size
         self.n_pairs = 32 + target.size if n_pairs is None else n_pairs
 
-    def init(self, starts: Float[Array, "k d"], scale: float = 0.1) -> GaussianState:
-        """The state before the first step: narrow Gaussians at `starts`."""
+    def init(self, starts: Any, scale: float = 0.1) -> GaussianState:
+        """The state before the first step: narrow Gaussians at `starts`, (k, d)."""
         starts = np.asarray(starts, jnp.result_type(float))
         k, d = starts.shape
         tril = np.broadcast_to(scale * np.eye(d, dtype=starts.dtype), (k, d, d))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+
 from thalweg._core import PyTree, import_guest
 
 _B1, _B2, _MAX_NORM = 0.9, 0.999, 100.0
@@ -20,5 +22,7 @@ def init_optimiser(params: PyTree) -> PyTree:
 def optimiser_step(gradient: PyTree, state: PyTree, params: PyTree, learning_rate: Any) -> tuple[PyTree, PyTree]:
     """(parameters after one step of size `learning_rate`, new state)."""
     optax = import_guest("optax", "core")
-    updates, state = _adam().update(gradient, state, params)
-    return optax.apply_updates(params, optax.tree.scale(-learning_rate, updates)), state
+    # Optax mixes ints and floats, which a user's strict setting would refuse
+    with jax.numpy_dtype_promotion("standard"):
+        updates, state = _adam().update(gradient, state, params)
+        return optax.apply_updates(params, optax.tree.scale(-learning_rate, updates)), state

@@ -47,7 +47,7 @@ class AbstractProcess(eqx.Module, Generic[State]):
         """
 
 
-class RunResult(NamedTuple, Generic[State]):
+class RunResult(NamedTuple):
     """What a run leaves.
 
     Attributes:
@@ -57,7 +57,7 @@ class RunResult(NamedTuple, Generic[State]):
         seconds: how long this process worked on it.
     """
 
-    state: State
+    state: Any
     status: Status
     history: dict[str, np.ndarray]
     seconds: float
@@ -95,7 +95,7 @@ def run(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     deadline: float | None = None,
-) -> RunResult[State]:
+) -> RunResult:
     """Step a process until it stops itself, or for `steps` steps.
 
     Args:

@@ -2,8 +2,8 @@
 
 from thalweg.targets._check import check_log_density
 from thalweg.targets._function import from_function, from_likelihood
-from thalweg.targets._numpyro import from_numpyro
 from thalweg.targets._model_file import from_file
+from thalweg.targets._numpyro import from_numpyro
 from thalweg.targets._space import Space
 from thalweg.targets._start import find_start
 from thalweg.targets._support import (

@@ -13,7 +13,7 @@ from thalweg._core import requirement
 from thalweg.targets._data import nan_leaves
 from thalweg.targets._target import Target
 
-_LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (jax, eqx, np)) + (str(Path(__file__).parent),)
+_LIBRARIES = tuple(str(Path(file).parent) for file in (jax.__file__, eqx.__file__, np.__file__, __file__))
 
 
 def _where(error: Exception) -> str:
@@ -55,20 +55,26 @@ def _call(target: Target, argument: str, function: Any) -> Any:
         except Exception as concrete:
             raise ValueError(raised(argument, concrete)) from concrete
         remedy = "use jax.numpy instead of numpy or math, and jnp.where or jax.lax.cond instead of if"
-        raise ValueError(f"`{argument}` works on plain numbers but not under jax.jit; {remedy}: {raised(argument, error)}") from error
+        raise ValueError(
+            f"`{argument}` works on plain numbers but not under jax.jit; {remedy}: {raised(argument, error)}"
+        ) from error
 
 
 def _check_scalar(argument: str, value: Any) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number and not isinstance(value, jax.Array | np.ndarray | np.generic | bool):
         got = "None" if value is None else f"a {type(value).__name__}"
-        raise ValueError(requirement(argument, "return one number, a 0-d array", got, "return the sum of the log densities"))
+        raise ValueError(
+            requirement(argument, "return one number, a 0-d array", got, "return the sum of the log densities")
+        )
     if np.shape(value) != ():
         got = f"an array of shape {np.shape(value)}"
         raise ValueError(requirement(argument, "return one number, a 0-d array", got, "sum it: jnp.sum(...)"))
     dtype = jnp.result_type(value)
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(requirement(argument, "return a float", f"dtype {dtype}", "it must be a log density, with gradients"))
+        raise ValueError(
+            requirement(argument, "return a float", f"dtype {dtype}", "it must be a log density, with gradients")
+        )
 
 
 def check_log_density(target: Target) -> None:

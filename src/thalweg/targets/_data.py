@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from thalweg._core import Array, requirement
 
@@ -37,15 +38,21 @@ def _as_array(path: tuple[Any, ...], leaf: Any) -> Array:
     try:
         array = np.asarray(leaf)
     except ValueError as error:
-        raise ValueError(requirement(name, "be an array", "lists of different lengths", "pad them, or pass them apart")) from error
+        raise ValueError(
+            requirement(name, "be an array", "lists of different lengths", "pad them, or pass them apart")
+        ) from error
     if array.dtype.kind not in "biufc":
         got = f"{type(leaf).__name__} of dtype {array.dtype}"
         raise ValueError(requirement(name, "be numeric", got, "encode text as integers, or leave it out"))
     if array.dtype.kind in "fc":
-        return jnp.asarray(array.astype(jnp.result_type(float) if array.dtype.kind == "f" else jnp.result_type(complex)))
+        return jnp.asarray(
+            array.astype(jnp.result_type(float) if array.dtype.kind == "f" else jnp.result_type(complex))
+        )
     kept = jnp.asarray(array)
     if array.dtype.kind in "iu" and array.size and array.max() > jnp.iinfo(kept.dtype).max:
-        raise ValueError(requirement(name, f"fit into {kept.dtype}", array.max(), "turn on jax_enable_x64, or subtract an origin"))
+        raise ValueError(
+            requirement(name, f"fit into {kept.dtype}", array.max(), "turn on jax_enable_x64, or subtract an origin")
+        )
     return kept
 
 
@@ -53,7 +60,7 @@ def nan_leaves(data: Any) -> list[str]:
     """The leaves that hold NaN, with how many; nothing for data that are being traced."""
     found = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(data):
-        if not isinstance(leaf, jax.core.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact):
+        if not isinstance(leaf, Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact):
             count = int(np.isnan(np.asarray(leaf)).sum())
             if count:
                 found.append(f"{leaf_name(path)} ({count} of {leaf.size})")

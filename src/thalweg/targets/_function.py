@@ -124,7 +124,9 @@ def from_function(
     joint = _with_data(log_density, "log_density", data)
     if data is not None and isinstance(joint, WithoutData):
         got = "a function of the parameters alone"
-        raise ValueError(requirement("log_density", "take (params, data) where `data` is given", got, "or leave out `data`"))
+        raise ValueError(
+            requirement("log_density", "take (params, data) where `data` is given", got, "or leave out `data`")
+        )
     return _build(
         space,
         joint,
@@ -169,7 +171,9 @@ def from_likelihood(
     likelihood = _with_data(log_likelihood, "log_likelihood", data)
     if data is None or isinstance(likelihood, WithoutData):
         got = "no data" if data is None else "a likelihood of the parameters alone"
-        raise ValueError(requirement("log_likelihood", "take (params, data), with data given", got, "use from_function"))
+        raise ValueError(
+            requirement("log_likelihood", "take (params, data), with data given", got, "use from_function")
+        )
     return _build(
         space,
         PriorPlusLikelihood(log_prior, likelihood),

@@ -30,7 +30,12 @@ def read_data(path: str | Path) -> Data:
     path = Path(path)
     if not path.is_file():
         raise ValueError(requirement("data", "be a file", str(path), "check the path"))
-    kinds: dict[str, Callable[[Path], Data]] = {".json": _read_json, ".gz": _read_json, ".npz": _read_npz, ".csv": _read_csv}
+    kinds: dict[str, Callable[[Path], Data]] = {
+        ".json": _read_json,
+        ".gz": _read_json,
+        ".npz": _read_npz,
+        ".csv": _read_csv,
+    }
     if path.suffix not in kinds:
         raise ValueError(requirement("data", "be a .json, .json.gz, .npz or .csv file", str(path)))
     try:
@@ -155,7 +160,9 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
             )
         if values is None:
             raise ValueError(f"`data` must be given: `model` {path} has a log_likelihood of data")
-        return from_likelihood(found["log_prior"], found["log_likelihood"], found["supports"], values, name=name, **extras)
+        return from_likelihood(
+            found["log_prior"], found["log_likelihood"], found["supports"], values, name=name, **extras
+        )
     if callable(found.get("model")):
         arguments = _arguments(found["model"], values or {}, path)
         return from_numpyro(found["model"], **arguments)
@@ -172,7 +179,9 @@ def _arguments(model: Callable[..., Any], data: Data, path: Path) -> Data:
     parameters = inspect.signature(model).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return data
-    missing = [n for n, p in parameters.items() if p.default is p.empty and n not in data and p.kind is not p.VAR_POSITIONAL]
+    missing = [
+        n for n, p in parameters.items() if p.default is p.empty and n not in data and p.kind is not p.VAR_POSITIONAL
+    ]
     if missing:
         got = ", ".join(data) or "nothing"
         raise ValueError(f"`data` must have {', '.join(missing)} for the model in {path}, got {got}")

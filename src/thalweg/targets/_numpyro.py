@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -9,47 +10,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from thalweg._core import Array, PRNGKeyArray, import_guest, requirement
 from thalweg.targets._check import raised
 from thalweg.targets._data import as_data
-from thalweg.targets._space import Space
-from thalweg.targets._support import (
-    BoundFunction,
-    Support,
-    cholesky_corr,
-    circular,
-    covariance,
-    greater_than,
-    interval,
-    less_than,
-    ordered,
-    positive,
-    positive_ordered,
-    real,
-    simplex,
-    unit_vector,
+from thalweg.targets._numpyro_sites import (
+    RefusedError,
+    dims_of,
+    family,
+    innermost,
+    refuse_early,
+    refuse_site,
+    support_of,
 )
+from thalweg.targets._space import Space
+from thalweg.targets._support import BoundFunction, Support
 from thalweg.targets._target import Target
-
-_SCALARS: dict[str, Callable[..., Support]] = {
-    "real": real,
-    "positive": positive,
-    "nonnegative": positive,
-    "softplus_positive": positive,
-    "circular": circular,
-}
-_VECTORS: dict[str, Callable[..., Support]] = {
-    "simplex": simplex,
-    "ordered_vector": ordered,
-    "positive_ordered_vector": positive_ordered,
-    "sphere": unit_vector,
-}
-_MATRICES: dict[str, Callable[..., Support]] = {"corr_cholesky": cholesky_corr, "positive_definite": covariance}
-
-
-class _RefusedError(ValueError):
-    """A model that no target can be made of; its message is for the user."""
 
 
 @contextlib.contextmanager
@@ -124,7 +101,9 @@ class _LogJoint:
     model: Model
 
     def __call__(self, params: Mapping[str, Array], data: Any) -> Array:
-        return sum(jax.tree.leaves({k: v.sum() for k, v in _log_probs(self.model, params, data).items()}), start=jnp.zeros(()))
+        return sum(
+            jax.tree.leaves({k: v.sum() for k, v in _log_probs(self.model, params, data).items()}), start=jnp.zeros(())
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +122,9 @@ def _log_probs(model: Model, params: Mapping[str, Array], data: Any) -> dict[str
     arguments, keywords = model.arguments(data)
     with _usual_promotion():
         seeded = numpyro.handlers.seed(model.function, jax.random.key(0))
-        log_probs, _ = numpyro.infer.util.compute_log_probs(seeded, arguments, keywords, dict(params), sum_log_prob=False)
+        log_probs, _ = numpyro.infer.util.compute_log_probs(
+            seeded, arguments, keywords, dict(params), sum_log_prob=False
+        )
         return {k: jnp.asarray(v, jnp.result_type(float)) for k, v in log_probs.items()}
 
 
@@ -169,7 +150,7 @@ class _Observed:
 
 @dataclasses.dataclass(frozen=True)
 class _Predictive:
-    """Replicates of the observed sites, each from its own distribution given the parameters (and other observations)."""
+    """Replicates of the observed sites, each from its own distribution given the parameters."""
 
     model: Model
     names: tuple[str, ...]
@@ -197,78 +178,7 @@ class _SiteBound:
 
     def __call__(self, earlier: Mapping[str, Array], data: Any) -> Array:
         fn = self.model.sites(earlier, data)[self.site]["fn"]
-        return jnp.asarray(getattr(_innermost(fn.support), self.which), jnp.result_type(float))
-
-
-def _innermost(constraint: Any) -> Any:
-    while hasattr(constraint, "base_constraint"):
-        constraint = constraint.base_constraint
-    return constraint
-
-
-def _bound(model: Model, site: str, which: str, constraint: Any) -> Any:
-    value = getattr(constraint, which)
-    if isinstance(value, jax.core.Tracer):  # made while the model runs: from data, from earlier sites, or by jax.numpy
-        return BoundFunction(_SiteBound(model, site, which), needs_data=True)
-    return value
-
-
-def _support(model: Model, name: str, site: Mapping[str, Any]) -> Support:
-    """Our support for a latent site.
-
-    Raises:
-        ValueError: for a constraint that has none here; the site is named.
-    """
-    constraint = _innermost(site["fn"].support)
-    kind = type(constraint).__name__
-    words = "".join(("_" if c.isupper() and i else "") + c.lower() for i, c in enumerate(kind.lstrip("_")))
-    shape = jnp.shape(site["value"])
-    if words in _SCALARS:
-        return _SCALARS[words](shape)
-    if words in _VECTORS:
-        return _VECTORS[words](shape[-1], shape[:-1])
-    if words in _MATRICES:
-        return _MATRICES[words](shape[-1], shape[:-2])
-    if words in ("unit_interval", "interval", "open_interval"):
-        low, high = (_bound(model, name, which, constraint) for which in ("lower_bound", "upper_bound"))
-        return interval(low, high, shape)
-    if words in ("greater_than", "greater_than_eq"):
-        return greater_than(_bound(model, name, "lower_bound", constraint), shape)
-    if words in ("less_than", "less_than_eq"):
-        return less_than(_bound(model, name, "upper_bound", constraint), shape)
-    remedy = "write it through parameters that are real, positive, bounded, ordered, or on a simplex or a sphere"
-    raise _RefusedError(requirement(f"site {name!r}", "have a support that is known here", f"{words} of {_family(site)}", remedy))
-
-
-def _family(site: Mapping[str, Any]) -> str:
-    fn = site["fn"]
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return type(fn).__name__
-
-
-def _refuse_improper(site: Mapping[str, Any]) -> None:
-    """Called at each site before it is drawn."""
-    name = site["name"]
-    if site["type"] == "param":
-        remedy = "give it a prior with numpyro.sample, or a number"
-        raise _RefusedError(requirement(f"site {name!r}", "be a sample site", "a param, which has no prior", remedy))
-    if site["type"] == "sample" and not site["is_observed"] and _family(site) == "ImproperUniform":
-        remedy = "give it a proper prior, however wide, or use from_function"
-        raise _RefusedError(requirement(f"site {name!r}", "have a proper prior", "ImproperUniform", remedy))
-
-
-def _refuse_site(name: str, site: Mapping[str, Any]) -> None:
-    """Called for each site of a trace."""
-    if site["type"] == "plate":
-        size, subsample = site["args"]
-        if subsample is not None and subsample != size:
-            remedy = "leave out subsample_size; from_likelihood makes targets for minibatches"
-            raise _RefusedError(requirement(f"plate {name!r}", "run over all of its data", f"subsample_size={subsample} of {size}", remedy))
-    is_latent = site["type"] == "sample" and not site["is_observed"]
-    if is_latent and getattr(_innermost(site["fn"].support), "is_discrete", False):
-        remedy = "sum it out by hand (logsumexp over its values, in a mixture or numpyro.factor), since flows are continuous"
-        raise _RefusedError(requirement(f"site {name!r}", "be continuous", f"the discrete {_family(site)}", remedy))
+        return jnp.asarray(getattr(innermost(fn.support), self.which), jnp.result_type(float))
 
 
 @dataclasses.dataclass
@@ -282,36 +192,42 @@ class _Summary:
     dims: dict[str, tuple[str, ...]]
 
 
+def _bound_of(model: Model, site: str, which: str, value: Any) -> Any:
+    """A bound as a number, or as a function where it was made while the model ran: from data or earlier sites."""
+    if isinstance(value, Tracer):
+        return BoundFunction(_SiteBound(model, site, which), needs_data=True)
+    return value
+
+
 def _summarise(model: Model, sites: Mapping[str, Any]) -> _Summary:
     for name, site in sites.items():
-        _refuse_site(name, site)
+        refuse_site(name, site)
     samples = {n: s for n, s in sites.items() if s["type"] == "sample"}
     latent = {n: s for n, s in samples.items() if not s["is_observed"]}
-    observed = tuple(n for n, s in samples.items() if s["is_observed"] and _family(s) != "Unit")
+    observed = tuple(n for n, s in samples.items() if s["is_observed"] and family(s) != "Unit")
     if not latent:
         remedy = "every numpyro.sample in it is observed" if samples else "it has no numpyro.sample"
-        raise _RefusedError(requirement("model", "have at least one latent site", f"none in {model.name}", remedy))
+        raise RefusedError(requirement("model", "have at least one latent site", f"none in {model.name}", remedy))
     deterministic = tuple(n for n, s in sites.items() if s["type"] == "deterministic" and _is_array_like(s["value"]))
     plates = {n: s["args"][0] for n, s in sites.items() if s["type"] == "plate" and n not in samples}
-    dims = {n: _dims(n, samples[n], plates) for n in (*latent, *observed) if any(f.name in plates for f in samples[n]["cond_indep_stack"])}
+    dims = {
+        n: dims_of(n, samples[n], plates)
+        for n in (*latent, *observed)
+        if any(f.name in plates for f in samples[n]["cond_indep_stack"])
+    }
     used = {d for names in dims.values() for d in names}
     coords = {n: range(size) for n, size in plates.items() if n in used}
-    return _Summary({n: _support(model, n, s) for n, s in latent.items()}, observed, deterministic, coords, dims)
+    return _Summary(
+        {n: support_of(n, s, functools.partial(_bound_of, model, n)) for n, s in latent.items()},
+        observed,
+        deterministic,
+        coords,
+        dims,
+    )
 
 
 def _is_array_like(value: Any) -> bool:
     return _is_array(value) or isinstance(value, int | float | np.generic)
-
-
-def _dims(name: str, site: Mapping[str, Any], plates: Mapping[str, int]) -> tuple[str, ...]:
-    """Plate names for the axes that are plates', name_dim_i for others."""
-    shape = jnp.shape(site["value"])
-    names = [f"{name}_dim_{i}" for i in range(len(shape))]
-    for frame in site["cond_indep_stack"]:
-        axis = len(shape) - len(site["fn"].event_shape) + frame.dim
-        if frame.name in plates and 0 <= axis < len(shape) and shape[axis] == frame.size:
-            names[axis] = frame.name
-    return tuple(names)
 
 
 def _split(arguments: dict[str, Any], is_data: Callable[[Any], bool]) -> tuple[tuple[Any, ...], Any, Any]:
@@ -332,12 +248,12 @@ def _look(model: Model, data: Any) -> _Summary:
     """Run the model once, on shapes alone.
 
     Raises:
-        _RefusedError: for what no target can be made of.
+        RefusedError: for what no target can be made of.
         Exception: whatever the model raises.
     """
     found: list[_Summary] = []
     handlers = import_guest("numpyro.handlers", "numpyro")
-    guarded = dataclasses.replace(model, function=handlers.substitute(model.function, substitute_fn=_refuse_improper))
+    guarded = dataclasses.replace(model, function=handlers.substitute(model.function, substitute_fn=refuse_early))
 
     def look(data: Any) -> None:
         found.append(_summarise(model, guarded.sites({}, data)))
@@ -410,7 +326,7 @@ def _first_that_runs(function: Callable[..., Any], arguments: dict[str, Any]) ->
         data = as_data(data)
         try:
             return _look(model, data), model, data
-        except _RefusedError:
+        except RefusedError:
             raise
         except Exception as error:
             failure = error
@@ -423,4 +339,6 @@ def _check_constants(model: Model) -> None:
             hash(leaf)
         except TypeError as error:
             must = "be arrays, or hashable (numbers, strings, tuples, functions)"
-            raise ValueError(requirement("args", must, f"a {type(leaf).__name__}", "close the model over it")) from error
+            raise ValueError(
+                requirement("args", must, f"a {type(leaf).__name__}", "close the model over it")
+            ) from error

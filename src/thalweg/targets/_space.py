@@ -55,7 +55,7 @@ class Space(eqx.Module):
     def _items(self) -> list[tuple[str, Support]]:
         return list(zip(self.names, self.supports, strict=True))
 
-    def constrain(self, u: Float[Array, " d"], data: Any = None) -> tuple[dict[str, Array], Scalar]:
+    def constrain(self, u: Float[Array, "..."], data: Any = None) -> tuple[dict[str, Array], Scalar]:
         """One point of R^d as (name -> array, log-determinant of the map).
 
         Args:
@@ -73,7 +73,7 @@ class Space(eqx.Module):
             total = total + log_det
         return values, total
 
-    def unconstrain(self, values: Mapping[str, Any], data: Any = None) -> Float[Array, " d"]:
+    def unconstrain(self, values: Mapping[str, Any], data: Any = None) -> Float[Array, "..."]:
         """The point of R^d whose parameters are `values`.
 
         Raises:
@@ -82,7 +82,7 @@ class Space(eqx.Module):
         self._check_names(values, "values")
         return self.complete(values, data)
 
-    def complete(self, values: Mapping[str, Any], data: Any = None) -> Float[Array, " d"]:
+    def complete(self, values: Mapping[str, Any], data: Any = None) -> Float[Array, "..."]:
         """As `unconstrain`, with parameters that are not among `values` at the unconstrained 0.
 
         Raises:
@@ -102,7 +102,7 @@ class Space(eqx.Module):
                 earlier[name] = bijection.forward(parts[-1])
         return jnp.concatenate(parts)
 
-    def describe(self, u: Float[Array, " d"], data: Any = None) -> str:
+    def describe(self, u: Float[Array, "..."], data: Any = None) -> str:
         """The point `u` in words, for messages: "mu=0, tau=1, theta=[0, 0, 0]"."""
         return describe(self.constrain(u, data)[0])
 
@@ -132,7 +132,9 @@ class Space(eqx.Module):
         for name, shape in self.shapes.items():
             if arrays[name].shape != (*batch, *shape):
                 got = f"{arrays[name].shape} beside {arrays[first].shape} for {first!r}"
-                raise ValueError(requirement(f"draws[{name!r}]", f"have shape (..., {', '.join(map(str, shape))})", got))
+                raise ValueError(
+                    requirement(f"draws[{name!r}]", f"have shape (..., {', '.join(map(str, shape))})", got)
+                )
 
         def inside(values: dict[str, Array]) -> dict[str, Array]:
             return {n: s.contains(values[n], values, data) for n, s in self._items()}
@@ -142,7 +144,13 @@ class Space(eqx.Module):
         for name, good in inside(arrays).items():
             if not np.all(good):
                 where = tuple(np.argwhere(~np.asarray(good))[0])
-                raise ValueError(requirement(f"draws[{name!r}]", f"lie in {self.supports[self.names.index(name)]}", np.asarray(arrays[name])[where]))
+                raise ValueError(
+                    requirement(
+                        f"draws[{name!r}]",
+                        f"lie in {self.supports[self.names.index(name)]}",
+                        np.asarray(arrays[name])[where],
+                    )
+                )
 
 
 def _check_entry(name: Any, support: Any) -> None:
@@ -151,7 +159,9 @@ def _check_entry(name: Any, support: Any) -> None:
     if not isinstance(support, Support):
         is_maker = callable(support) and hasattr(support, "__name__")
         got = f"the function {support.__name__}" if is_maker else repr(support)
-        remedy = f"call it: {support.__name__}()" if is_maker else "use real(), positive(), interval(low, high) or the like"
+        remedy = (
+            f"call it: {support.__name__}()" if is_maker else "use real(), positive(), interval(low, high) or the like"
+        )
         raise ValueError(requirement(f"supports[{name!r}]", "be a Support", got, remedy))
 
 

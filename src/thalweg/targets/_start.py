@@ -11,6 +11,7 @@ import numpy as np
 
 from thalweg._core import Array, Float, Seed, check_positive_int, numpy_rng, requirement
 from thalweg.targets._data import nan_leaves
+from thalweg.targets._nan import first_nan
 from thalweg.targets._target import Target
 
 _MOST_NUMBERS = 10_000_000
@@ -26,9 +27,7 @@ def _look(target: Target, points: Array) -> tuple[Array, Array]:
     return jax.vmap(look)(points) if chunk == points.shape[0] else jax.lax.map(look, points, batch_size=chunk)
 
 
-def find_start(
-    target: Target, seed: Seed, init: Mapping[str, Any] | None = None, n: int = 100
-) -> Float[Array, "k d"]:
+def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None, n: int = 100) -> Float[Array, "k d"]:
     """Points with finite log density and gradient: `init` (or 0) first if it is one, then random ones in [-2, 2]^d.
 
     Args:
@@ -62,13 +61,16 @@ def find_start(
 
 def _blame(target: Target, points: np.ndarray, values: np.ndarray, gradients: np.ndarray) -> str:
     """One sentence: what is wrong everywhere, through which parameter, and at which values."""
-    place = f"at all {len(points)} starting points, the first of them {target.space.describe(jnp.asarray(points[0]), target.data)}"
+    first = target.space.describe(jnp.asarray(points[0]), target.data)
+    place = f"at all {len(points)} starting points, the first of them {first}"
     finite = np.isfinite(values)
     if finite.any():
         row = int(np.argmax(finite))
         names = [n for n, s in target.space.slices.items() if not np.isfinite(gradients[row, s]).all()]
         got = f"a finite value but a gradient that is not, with respect to {_quote(names)}, {place}"
-        return requirement("log_density", "have a finite gradient", got, "look for sqrt, log or division at 0 behind jnp.where")
+        return requirement(
+            "log_density", "have a finite gradient", got, "look for sqrt, log or division at 0 behind jnp.where"
+        )
     if np.isnan(values).all():
         what, remedy = "NaN", "look for log or sqrt of a negative number, 0 / 0 or inf - inf"
     elif np.isneginf(values).all():
@@ -78,9 +80,12 @@ def _blame(target: Target, points: np.ndarray, values: np.ndarray, gradients: np
         what, remedy = " or ".join(f"{k} ({v.sum()})" for k, v in kinds.items() if v.any()), "give an `init`"
     if found := nan_leaves(target.data):
         remedy = f"there is NaN in {', '.join(found)}"
-    names = _culprits(target, points) or [
-        n for n, s in target.space.slices.items() if np.isnan(gradients[0, s]).any() and not np.isnan(gradients[0]).all()
-    ]
+    names, origin = _culprits(target, points), None
+    if not names and np.isnan(values[0]):
+        params = target.space.constrain(jnp.asarray(points[0]), target.data)[0]
+        origin = first_nan(target.log_joint, params, target.data)
+    if origin is not None:
+        what, names = f"NaN (from {origin[0]})" if what == "NaN" else what, origin[1]
     through = f"because of {_quote(names)}" if names else f"whichever of {_quote(list(target.names))} is moved"
     return requirement("log_density", "be finite somewhere", f"{what} {place}, {through}", remedy)
 

@@ -201,9 +201,13 @@ def _bound(name: str, value: Bound) -> Fixed | BoundFunction:
     try:
         array = np.asarray(value, dtype=jnp.result_type(float))
     except (TypeError, ValueError) as error:
-        raise ValueError(requirement(name, "be a number, an array or a function of the earlier parameters", repr(value))) from error
+        raise ValueError(
+            requirement(name, "be a number, an array or a function of the earlier parameters", repr(value))
+        ) from error
     if not np.isfinite(array).all():
-        raise ValueError(requirement(name, "be finite", value, "leave out a bound that is not there: use real or positive"))
+        raise ValueError(
+            requirement(name, "be finite", value, "leave out a bound that is not there: use real or positive")
+        )
     with jax.ensure_compile_time_eval():  # numbers, even where a target is built inside a traced function
         return Fixed(jnp.asarray(array))
 
@@ -215,7 +219,7 @@ def _bounded(kind: Kind, shape: int | Shape | None, low: Any = None, high: Any =
         batch = of_bounds if shape is None else _axes(shape)
         fits = np.broadcast_shapes(of_bounds, batch) == batch
     except ValueError:
-        of_bounds, batch, fits = tuple(b.shape for b in numbers), shape, False
+        of_bounds, batch, fits = " and ".join(str(b.shape) for b in numbers), _axes(shape), False
     if not fits:
         raise ValueError(requirement("shape", f"fit bounds of shape {of_bounds}", batch))
     if len(numbers) == 2 and not np.all(np.asarray(numbers[0]) < np.asarray(numbers[1])):
@@ -285,7 +289,10 @@ def simplex(k: int, shape: int | Shape | None = None) -> Support:
 
 
 def cholesky_corr(k: int, shape: int | Shape | None = None) -> Support:
-    """Cholesky factors of k x k correlation matrices, k >= 2; densities are with respect to the entries below the diagonal."""
+    """Cholesky factors of k x k correlation matrices, k >= 2.
+
+    Densities are with respect to the entries below the diagonal.
+    """
     return Support("cholesky_corr", _axes(shape), check_positive_int("k", k, 2))
 
 

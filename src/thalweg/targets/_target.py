@@ -15,8 +15,8 @@ from thalweg.targets._space import Space
 class Target(eqx.Module):
     r"""A log density over constrained parameters, seen from R^d.
 
-    $\\log p(u) = \\log p(\\theta(u), \\mathrm{data}) + \\log |\\det d\\theta/du|$. The data are leaves: a jitted function of
-    a target does not compile again for other numbers of the same shapes. Built by `from_function`, `from_likelihood`
+    $\log p(u) = \log p(\theta(u), \mathrm{data}) + \log |\det d\theta/du|$. The data are leaves: a jitted function
+    of a target does not compile again for other numbers of the same shapes. Built by `from_function`, `from_likelihood`
     and the adapters, which check what they are given.
 
     Attributes:
@@ -73,7 +73,7 @@ class Target(eqx.Module):
 
     @property
     def size(self) -> int:
-        """d."""
+        """The dimension d of R^d."""
         return self.space.size
 
     @property
@@ -96,7 +96,7 @@ class Target(eqx.Module):
         """Whether prior and pointwise likelihood are told apart, as minibatches need."""
         return self.log_prior is not None and self.log_likelihood is not None
 
-    def log_density(self, u: Float[Array, " d"], data: Any = None, weight: Any = 1.0) -> Scalar:
+    def log_density(self, u: Float[Array, "..."], data: Any = None, weight: Any = 1.0) -> Scalar:
         """Log p at one point of R^d, the log-Jacobian included; NaN stays NaN.
 
         Args:
@@ -120,11 +120,11 @@ class Target(eqx.Module):
             raise ValueError(requirement("weight", "be 1 for a target that is not split", weight, remedy))
         return jnp.asarray(value).astype(u.dtype) + log_det
 
-    def constrain(self, u: Float[Array, " d"]) -> tuple[dict[str, Array], Scalar]:
+    def constrain(self, u: Float[Array, "..."]) -> tuple[dict[str, Array], Scalar]:
         """One point of R^d as (name -> array, log-determinant of the map)."""
         return self.space.constrain(u, self.data)
 
-    def unconstrain(self, values: Mapping[str, Any]) -> Float[Array, " d"]:
+    def unconstrain(self, values: Mapping[str, Any]) -> Float[Array, "..."]:
         """The point of R^d whose parameters are `values`.
 
         Raises:
@@ -143,12 +143,19 @@ class Target(eqx.Module):
 
     def _n_rows(self, data: Any) -> int:
         if not self.is_split or self.log_likelihood is None:
-            raise ValueError(requirement("target", "be split into prior and likelihood to have rows", "one that is not", "use from_likelihood"))
+            raise ValueError(
+                requirement(
+                    "target",
+                    "be split into prior and likelihood to have rows",
+                    "one that is not",
+                    "use from_likelihood",
+                )
+            )
         function, space = self.log_likelihood, self.space
         u = jax.ShapeDtypeStruct((self.size,), jnp.result_type(float))
         terms = jax.tree.leaves(jax.eval_shape(lambda u, data: function(space.constrain(u, data)[0], data), u, data))
-        lengths = {t.shape[0] if t.shape else None for t in terms}
-        if len(lengths) != 1 or None in lengths:
+        lengths = {t.shape[0] if t.shape else 0 for t in terms}
+        if len(lengths) != 1 or 0 in lengths:
             raise ValueError(requirement("log_likelihood", "return one number for each row", [t.shape for t in terms]))
         return lengths.pop()
 

@@ -1,0 +1,137 @@
+"""What a NumPyro model's trace says of a site: its support, its dimensions, and why it may be refused."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from thalweg._core import requirement
+from thalweg.targets._support import (
+    Support,
+    cholesky_corr,
+    circular,
+    covariance,
+    greater_than,
+    interval,
+    less_than,
+    ordered,
+    positive,
+    positive_ordered,
+    real,
+    simplex,
+    unit_vector,
+)
+
+_SCALARS: dict[str, Callable[..., Support]] = {
+    "real": real,
+    "positive": positive,
+    "nonnegative": positive,
+    "softplus_positive": positive,
+    "circular": circular,
+}
+_VECTORS: dict[str, Callable[..., Support]] = {
+    "simplex": simplex,
+    "ordered_vector": ordered,
+    "positive_ordered_vector": positive_ordered,
+    "sphere": unit_vector,
+}
+_MATRICES: dict[str, Callable[..., Support]] = {"corr_cholesky": cholesky_corr, "positive_definite": covariance}
+
+
+class RefusedError(ValueError):
+    """A model that no target can be made of; its message is for the user."""
+
+
+def innermost(constraint: Any) -> Any:
+    """A constraint without its `independent` wrappers."""
+    while hasattr(constraint, "base_constraint"):
+        constraint = constraint.base_constraint
+    return constraint
+
+
+def family(site: Mapping[str, Any]) -> str:
+    """The name of a site's distribution."""
+    fn = site["fn"]
+    while type(fn).__name__ in ("ExpandedDistribution", "Independent", "MaskedDistribution"):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def support_of(name: str, site: Mapping[str, Any], bound: Callable[[str, Any], Any]) -> Support:
+    """Our support for a latent site.
+
+    Args:
+        name: the site's.
+        site: its entry in a trace.
+        bound: (attribute, value) -> what our makers take as a bound.
+
+    Raises:
+        ValueError: for a constraint that has none here; the site is named.
+    """
+    constraint = innermost(site["fn"].support)
+    kind = type(constraint).__name__
+    words = "".join(("_" if c.isupper() and i else "") + c.lower() for i, c in enumerate(kind.lstrip("_")))
+    shape = jnp.shape(site["value"])
+    if words in _SCALARS:
+        return _SCALARS[words](shape)
+    if words in _VECTORS:
+        return _VECTORS[words](shape[-1], shape[:-1])
+    if words in _MATRICES:
+        return _MATRICES[words](shape[-1], shape[:-2])
+    if words in ("unit_interval", "interval", "open_interval"):
+        low, high = (bound(which, getattr(constraint, which)) for which in ("lower_bound", "upper_bound"))
+        return interval(low, high, shape)
+    if words in ("greater_than", "greater_than_eq"):
+        return greater_than(bound("lower_bound", constraint.lower_bound), shape)
+    if words in ("less_than", "less_than_eq"):
+        return less_than(bound("upper_bound", constraint.upper_bound), shape)
+    if words == "corr_matrix":
+        remedy = "use LKJCholesky and L @ L.T"
+        raise RefusedError(
+            requirement(f"site {name!r}", "have a support that is known here", f"{words} of LKJ", remedy)
+        )
+    remedy = "write it through parameters that are real, positive, bounded, ordered, or on a simplex or a sphere"
+    raise RefusedError(
+        requirement(f"site {name!r}", "have a support that is known here", f"{words} of {family(site)}", remedy)
+    )
+
+
+def refuse_early(site: Mapping[str, Any]) -> None:
+    """Called at each site before it is drawn."""
+    name = site["name"]
+    if site["type"] == "param":
+        remedy = "give it a prior with numpyro.sample, or a number"
+        raise RefusedError(requirement(f"site {name!r}", "be a sample site", "a param, which has no prior", remedy))
+    if site["type"] == "sample" and not site["is_observed"] and family(site) == "ImproperUniform":
+        remedy = "give it a proper prior, however wide, or use from_function"
+        raise RefusedError(requirement(f"site {name!r}", "have a proper prior", "ImproperUniform", remedy))
+
+
+def refuse_site(name: str, site: Mapping[str, Any]) -> None:
+    """Called for each site of a trace."""
+    if site["type"] == "plate":
+        size, subsample = site["args"]
+        if subsample is not None and subsample != size:
+            remedy = "leave out subsample_size; from_likelihood makes targets for minibatches"
+            raise RefusedError(
+                requirement(
+                    f"plate {name!r}", "run over all of its data", f"subsample_size={subsample} of {size}", remedy
+                )
+            )
+    is_latent = site["type"] == "sample" and not site["is_observed"]
+    if is_latent and getattr(innermost(site["fn"].support), "is_discrete", False):
+        remedy = (
+            "sum it out by hand (logsumexp over its values, in a mixture or numpyro.factor), since flows are continuous"
+        )
+        raise RefusedError(requirement(f"site {name!r}", "be continuous", f"the discrete {family(site)}", remedy))
+
+
+def dims_of(name: str, site: Mapping[str, Any], plates: Mapping[str, int]) -> tuple[str, ...]:
+    """Plate names for the axes that are plates', name_dim_i for others."""
+    shape = jnp.shape(site["value"])
+    names = [f"{name}_dim_{i}" for i in range(len(shape))]
+    for frame in site["cond_indep_stack"]:
+        axis = len(shape) - len(site["fn"].event_shape) + frame.dim
+        if frame.name in plates and 0 <= axis < len(shape) and shape[axis] == frame.size:
+            names[axis] = frame.name
+    return tuple(names)

@@ -1,0 +1,60 @@
+"""Recipes by name: cheap to build, the Gaussian at the start, compiled in a time that layers do not change."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import count_compiles, count_equations
+from scipy import stats
+
+from thalweg.flows import FLOWS, make_flow
+
+LOC = np.array([1.0, -2.0, 0.5])
+FACTOR: np.ndarray = np.array([[1.2, 0, 0], [0.4, 0.7, 0], [-0.6, 0.9, 0.8]])
+
+names = pytest.mark.parametrize("name", FLOWS)
+
+
+@names
+def test_building_compiles_nothing(name):
+    jax.clear_caches()
+    with count_compiles() as compiles:
+        make_flow(name, 3, loc=LOC, scale_tril=FACTOR)
+    assert compiles.count == 0
+
+
+@names
+def test_it_starts_as_its_gaussian(name):
+    q = make_flow(name, 3, loc=LOC, scale_tril=FACTOR, layers=2, width=8, seed=1)
+    x = 2 * np.random.default_rng(0).standard_normal((20, 3))
+    expected = stats.multivariate_t.logpdf(x, LOC, FACTOR @ FACTOR.T, df=30)
+    np.testing.assert_allclose(eqx.filter_jit(q.log_prob)(jnp.asarray(x)), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", [n for n in FLOWS if n != "gaussian"])
+def test_what_is_compiled_does_not_grow_with_layers(name):
+    def equations(layers):
+        moving, rest = eqx.partition(make_flow(name, 3, layers=layers, width=8), eqx.is_inexact_array)
+        return count_equations(
+            lambda m, x: jax.grad(lambda m: eqx.combine(m, rest).log_prob(x))(m), moving, jnp.ones(3)
+        )
+
+    assert equations(2) == equations(12)
+
+
+@names
+@pytest.mark.parametrize("size", [1, 2])
+def test_small_sizes(name, size):
+    q = make_flow(name, size, layers=2, width=4)
+    out = eqx.filter_eval_shape(lambda q: q.sample_and_log_prob(0, 5), q)
+    assert [leaf.shape for leaf in out] == [(5, size), (5,)]
+
+
+def test_messages():
+    with pytest.raises(ValueError, match="`flow` must be one of .*, got 'splines'; did you mean 'spline'"):
+        make_flow("splines", 3)
+    with pytest.raises(ValueError, match="`size` must be a whole number of at least 1, got 0"):
+        make_flow("iaf", 0)
+    with pytest.raises(ValueError, match=r"`loc` must have shape \(3,\)|`scale_tril` must be"):
+        make_flow("iaf", 3, loc=np.zeros(2))
