@@ -11,7 +11,22 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 if os.environ.get("THALWEG_NO_HOOK") != "1":
     from jaxtyping import install_import_hook
 
-    install_import_hook("thalweg", "beartype.beartype")
+    # not the doors: what users get wrong there is told in one sentence, which the hook would forestall
+    rooms = [
+        "_core",
+        "bijections",
+        "diagnostics",
+        "distributions",
+        "flows",
+        "targets",
+        "objectives",
+        "run",
+        "fit",
+        "posterior",
+        "ladder",
+        "report",
+    ]
+    install_import_hook([f"thalweg.{room}" for room in rooms], "beartype.beartype")
 
 import itertools
 import zlib

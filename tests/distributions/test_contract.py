@@ -131,7 +131,7 @@ def test_values_and_gradients_are_finite_in_single_precision(row):
         q = row.build()
         context = None if q.context_shape is None else jnp.ones(q.context_shape)
         d = int(np.prod(q.shape))
-        sizes = [0, 1e-30, 1e5, 1e18, -1e18]
+        sizes = [0, 1e-30, 1e5, 1e18, -1e18, 1e30]
         points = np.stack([s * np.ones(d) for s in sizes] + [s * np.eye(d)[0] for s in sizes])
         points = jnp.asarray(points.reshape(-1, *q.shape), jnp.float32)
         moving, rest = partition_trainable(q)

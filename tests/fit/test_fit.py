@@ -8,6 +8,8 @@ from helpers import count_compiles
 from jax.scipy.stats import norm
 
 import thalweg as tw
+from thalweg.bijections import TriangularAffine
+from thalweg.distributions import StandardNormal, Transformed
 from thalweg.fit import Fit, GaussianFit
 from thalweg.objectives import ReverseKL
 from thalweg.run import Status, run
@@ -75,7 +77,7 @@ def test_bad_steps_are_skipped_and_counted_and_a_run_of_them_rolls_back():
 def test_settles_early_and_cools_down():
     process = Fit(ReverseKL(_target(), 64), window=100, cool_share=0.1, learning_rate=3e-2)
     tril = np.asarray(_target().data["tril"])
-    flow = tw.make_flow("gaussian", 6, loc=np.asarray(_target().data["loc"]) + 0.3, scale_tril=tril)
+    flow = Transformed(StandardNormal((6,)), TriangularAffine(np.asarray(_target().data["loc"]) + 0.3, tril))
     result = run(process, process.init(flow), jax.random.key(0), steps=4000)
     assert result.status is Status.CONVERGED
     assert len(result.history["elbo"]) < 2000

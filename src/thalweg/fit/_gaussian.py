@@ -1,5 +1,6 @@
 """A full-rank Gaussian by natural-gradient ascent of the ELBO, from several starts at once."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -103,25 +104,29 @@ class GaussianFit(AbstractProcess[GaussianState]):
         self, density: Callable[[Array], Scalar], z: Array, rate: Array, loc: Array, tril: Array
     ) -> tuple[tuple[Array, Array], Scalar, Array]:
         d = self.target.size
-        u = loc + z @ tril.T
+        u = loc[None] + z @ tril.T
         log_p, score = jax.vmap(jax.value_and_grad(density))(u)
         s = score @ tril + z
         n = z.shape[0]
         mean = s.mean(0)
         gram = s.T @ z / n
         gram = 0.5 * (gram + gram.T)
-        shift = rate * mean * jnp.minimum(1, jnp.sqrt(d) / (rate * jnp.linalg.norm(mean) + 1e-12))
+        slowing = jnp.minimum(1, math.sqrt(d) / (rate * jnp.linalg.norm(mean) + 1e-12))
+        shift = rate * slowing * mean
         # the largest eigenvalue in size, by a few power iterations; 0.8 leaves room for their error
-        size = _spectral_norm(gram)
-        precision = jnp.eye(d, dtype=z.dtype) - gram * (rate * jnp.minimum(1, 0.8 / (rate * size + 1e-12)))
+        largest = _largest_eigenvalue(gram)
+        # a Gaussian that is still far from where it is going must not shrink on the way, or it never arrives
+        slowing = jnp.where(largest < 0, slowing, 1)
+        step = rate * slowing * jnp.minimum(1, 0.8 / (rate * jnp.abs(largest) + 1e-12))
+        precision = jnp.eye(d, dtype=z.dtype) - step * gram
         # I - rho G = R R' with R upper triangular, so that R'^-1 is lower: the new factor is L R'^-1
         flipped = jnp.linalg.cholesky(precision[::-1, ::-1])
         upper = flipped[::-1, ::-1]
         new_tril = solve_triangular(upper, tril.T, lower=False).T
-        entropy = 0.5 * d * (1 + jnp.log(2 * jnp.pi)) + jnp.log(jnp.diagonal(tril)).sum()
+        log_q = -0.5 * (z**2).sum(1) - 0.5 * d * math.log(2 * math.pi) - jnp.log(jnp.diagonal(tril)).sum()
         new = (loc + tril @ shift, new_tril)
         good = all_finite((new, log_p, score))
-        return where_tree(good, new, (loc, tril / 2)), log_p.mean() + entropy, good
+        return where_tree(good, new, (loc, tril / 2)), (log_p - log_q).mean(), good
 
     def review(
         self, state: GaussianState, history: dict[str, np.ndarray], *, steps: int, hurry: bool
@@ -144,12 +149,13 @@ def _gain(elbo: np.ndarray) -> float:
     return float(np.median(second) - np.median(first) - (np.std(first) + np.std(second)) / np.sqrt(len(first)))
 
 
-def _spectral_norm(matrix: Array) -> Scalar:
-    vector = jnp.ones(matrix.shape[0], matrix.dtype) + jnp.linspace(0, 0.5, matrix.shape[0], dtype=matrix.dtype)
+def _largest_eigenvalue(matrix: Array) -> Scalar:
+    """Of a symmetric matrix, the one largest in size, with its sign; about, by six squared power iterations."""
+    vector = jnp.linspace(1, 1.5, matrix.shape[0], dtype=matrix.dtype)
 
     def iterate(_: Any, v: Array) -> Array:
         w = matrix @ (matrix @ v)
         return w / (jnp.linalg.norm(w) + 1e-30)
 
     v = jax.lax.fori_loop(0, 6, iterate, vector / jnp.linalg.norm(vector))
-    return jnp.maximum(jnp.linalg.norm(matrix @ v), 1e-30)
+    return jnp.linalg.norm(matrix @ v) * jnp.sign(v @ (matrix @ v))

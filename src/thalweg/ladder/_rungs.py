@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from thalweg._core import PRNGKeyArray, numpy_rng
+from thalweg._core import Array, PRNGKeyArray, numpy_rng
 from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
 from thalweg.objectives import ReverseKL
@@ -57,7 +57,7 @@ def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generat
 
 
 def gaussian_rung(
-    target: Target, starts: np.ndarray, key: PRNGKeyArray, budget: Budget, *, batch_size: int | None, steps: int = 500
+    target: Target, starts: Array, key: PRNGKeyArray, budget: Budget, *, batch_size: int | None, steps: int = 500
 ) -> tuple[np.ndarray, np.ndarray, Rung]:
     """Fit a full-rank Gaussian from every start and keep the one of the highest ELBO.
 

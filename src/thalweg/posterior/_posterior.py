@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core import Seed, as_key, check_positive_int, precision, requirement, write_file
@@ -276,10 +277,10 @@ def complaint_of(raw: np.ndarray, u: np.ndarray, target: Target) -> str | None:
     """A sentence where weights are NaN or +inf, or all are zero; None where all is well."""
     wrong = np.isnan(raw) | (raw == np.inf)
     if wrong.any():
-        where = target.space.describe(u[np.argmax(wrong)], target.data)
+        where = target.space.describe(jnp.asarray(u[np.argmax(wrong)]), target.data)
         return f"the log density is NaN or infinite at {wrong.sum():,} of {len(raw):,} draws, for one at {where}"
     if not np.isfinite(raw).any():
-        return f"the log density is -inf at every draw, for one at {target.space.describe(u[0], target.data)}"
+        return f"the log density is -inf at every draw, for one at {target.space.describe(jnp.asarray(u[0]), target.data)}"
     return None
 
 

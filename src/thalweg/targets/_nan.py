@@ -28,7 +28,7 @@ def first_nan(function: Callable[..., Any], params: Mapping[str, Array], data: A
     inputs = jax.tree.leaves((params, data))
     jaxpr = closed.jaxpr
     outvars = list(dict.fromkeys(v for e in jaxpr.eqns for v in e.outvars))
-    every = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr.replace(outvars=outvars, debug_info=None), closed.consts))
+    every = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr.replace(outvars=outvars), closed.consts))
     value = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *inputs], strict=True))
     value |= dict(zip(outvars, every(*inputs), strict=True))
     # a dict is flattened in the order of its keys, and the parameters come first

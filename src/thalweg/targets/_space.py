@@ -82,20 +82,20 @@ class Space(eqx.Module):
         self._check_names(values, "values")
         return self.complete(values, data)
 
-    def complete(self, values: Mapping[str, Any], data: Any = None) -> Float[Array, "..."]:
+    def complete(self, values: Mapping[str, Any], data: Any = None, argument: str = "values") -> Float[Array, "..."]:
         """As `unconstrain`, with parameters that are not among `values` at the unconstrained 0.
 
         Raises:
             ValueError: if a name is unknown or a shape is wrong.
         """
-        self._check_names({**dict.fromkeys(self.names), **values}, "values")
+        self._check_names({**dict.fromkeys(self.names), **values}, argument)
         dtype = jnp.result_type(float)
         parts, earlier = [], {}
         for name, support in self._items():
             bijection = support.bijection(earlier, data)
             if name in values:
                 earlier[name] = jnp.asarray(values[name], dtype)
-                check_shape(f"values[{name!r}]", earlier[name], support.shape)
+                check_shape(f"{argument}[{name!r}]", earlier[name], support.shape)
                 parts.append(bijection.inverse(earlier[name]))
             else:
                 parts.append(jnp.zeros(support.size, dtype))
@@ -115,17 +115,18 @@ class Space(eqx.Module):
             which = [f"none for {n!r}" for n in missing] + [f"an unknown {n!r}" for n in unknown]
             raise ValueError(requirement(argument, f"name exactly {', '.join(self.names)}", " and ".join(which)))
 
-    def check(self, draws: Mapping[str, Any], data: Any = None) -> None:
+    def check(self, draws: Mapping[str, Any], data: Any = None, argument: str = "draws") -> None:
         """Raise unless `draws` are points of this space.
 
         Args:
             draws: name -> array of shape (*batch, *shape of the parameter), one batch for all.
             data: the target's data, for bounds that depend on it.
+            argument: what messages call them.
 
         Raises:
             ValueError: if a name is missing or unknown, a shape is wrong, or a value is outside its support.
         """
-        self._check_names(draws, "draws")
+        self._check_names(draws, argument)
         arrays = {n: jnp.asarray(draws[n], jnp.result_type(float)) for n in self.names}
         first, shape = self.names[0], self.shapes[self.names[0]]
         batch = arrays[first].shape[: max(arrays[first].ndim - len(shape), 0)]
@@ -133,7 +134,7 @@ class Space(eqx.Module):
             if arrays[name].shape != (*batch, *shape):
                 got = f"{arrays[name].shape} beside {arrays[first].shape} for {first!r}"
                 raise ValueError(
-                    requirement(f"draws[{name!r}]", f"have shape (..., {', '.join(map(str, shape))})", got)
+                    requirement(f"{argument}[{name!r}]", f"have shape (..., {', '.join(map(str, shape))})", got)
                 )
 
         def inside(values: dict[str, Array]) -> dict[str, Array]:
@@ -146,7 +147,7 @@ class Space(eqx.Module):
                 where = tuple(np.argwhere(~np.asarray(good))[0])
                 raise ValueError(
                     requirement(
-                        f"draws[{name!r}]",
+                        f"{argument}[{name!r}]",
                         f"lie in {self.supports[self.names.index(name)]}",
                         np.asarray(arrays[name])[where],
                     )

@@ -45,9 +45,9 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
     """
     n = check_positive_int("n", n)
     dtype = jnp.result_type(float)
-    first = target.space.complete(init or {}, target.data)
+    first = target.space.complete(init or {}, target.data, "init")
     if init:
-        target.space.check({**target.constrain(first)[0], **init}, target.data)
+        target.space.check({**target.constrain(first)[0], **init}, target.data, "init")
     if not np.isfinite(np.asarray(first)).all():
         raise ValueError(requirement("init", "be inside the supports", target.space.describe(first, target.data)))
     others = numpy_rng(seed).uniform(-2, 2, (n - 1, target.size)).astype(dtype)

@@ -1,0 +1,206 @@
+"""The door: known evidence and moments, all flows, determinism, no recompiling, resuming, bad arguments."""
+
+import os
+import signal
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import count_compiles
+from jax.scipy.stats import norm
+from scipy import stats
+
+import thalweg as tw
+from thalweg.bijections import Affine, Hyper, TriangularAffine
+from thalweg.distributions import Augmented, StandardNormal, Transformed
+
+
+def regression(params, data):
+    """A conjugate regression: beta ~ N(0, 2^2), y ~ N(x beta, 0.5)."""
+    prior = norm.logpdf(params["beta"], 0.0, 2.0).sum()
+    return prior + norm.logpdf(data["y"], data["x"] @ params["beta"], 0.5).sum()
+
+
+def _data(seed, d=3):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((30, d))
+    return {"x": x, "y": x @ rng.standard_normal(d) + 0.5 * rng.standard_normal(30)}
+
+
+def _truth(data):
+    """(log evidence, posterior mean, posterior sd), in closed form."""
+    x, y = data["x"], data["y"]
+    evidence = stats.multivariate_normal(np.zeros(len(y)), 4 * x @ x.T + 0.25 * np.eye(len(y))).logpdf(y)
+    covariance = np.linalg.inv(x.T @ x / 0.25 + np.eye(x.shape[1]) / 4)
+    return evidence, covariance @ x.T @ y / 0.25, np.sqrt(np.diagonal(covariance))
+
+
+def _target(seed=0):
+    return tw.from_function(regression, {"beta": tw.real(3)}, _data(seed))
+
+
+def test_conjugate_regression_exactly():
+    posterior = tw.infer(_target(), progress=False)
+    evidence, mean, sd = _truth(_data(0))
+    estimate = posterior.log_evidence
+    assert abs(estimate.value - evidence) < 5 * estimate.standard_error
+    assert estimate.standard_error < 0.01
+    assert posterior.elbo.value < evidence
+    assert posterior.verdict.ok
+    draws = posterior.resample(10_000, seed=1)["beta"]
+    np.testing.assert_allclose((draws.mean(0) - mean) / sd, 0, atol=0.05)
+    np.testing.assert_allclose(draws.std(0) / sd, 1, atol=0.05)
+
+
+def test_second_infer_with_new_data_compiles_nothing():
+    tw.infer(_target(0), "realnvp", progress=False, steps=100)
+    with count_compiles() as compiles:
+        tw.infer(_target(1), "realnvp", progress=False, steps=100)
+    assert compiles.count == 0
+
+
+@pytest.mark.parametrize("flow", [f for f in tw.FLOWS if f not in ("gaussian", "realnvp")])
+def test_every_flow_by_name_improves_on_the_gaussian(flow):
+    def banana(params):
+        return norm.logpdf(params["x"]) + norm.logpdf(params["y"], 0.7 * params["x"] ** 2, 0.6)
+
+    target = tw.from_function(banana, {"x": tw.real(), "y": tw.real()})
+    gaussian = tw.infer(target, "gaussian", progress=False)
+    posterior = tw.infer(target, flow, progress=False, steps=400, n_draws=64)
+    # a radial flow bends little
+    gain = 0.01 if flow == "radial" else 0.1
+    assert posterior.elbo.value > gaussian.elbo.value + gain
+    assert posterior.elbo.value < 5 * posterior.elbo.standard_error
+    # the flow scores what it draws
+    raw = posterior.sample(500, seed=2)
+    log_q = posterior.log_prob(raw)
+    u = np.stack([raw["x"], raw["y"]], axis=1)
+    log_p = np.asarray(jax.vmap(target.log_density)(jnp.asarray(u)))
+    elbo = (log_p - log_q).mean()
+    error = (log_p - log_q).std() / np.sqrt(500)
+    assert abs(elbo - posterior.elbo.value) < 5 * np.hypot(error, posterior.elbo.standard_error)
+
+
+def test_same_seed_same_bits_and_int_or_key():
+    first, again, key = (tw.infer(_target(), "gaussian", seed=s, progress=False) for s in (7, 7, jax.random.key(7)))
+    a, b, c = (p.sample(50, seed=3)["beta"] for p in (first, again, key))
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(a, c)
+    other = tw.infer(_target(), "gaussian", seed=8, progress=False).sample(50, seed=3)["beta"]
+    assert not np.array_equal(a, other)
+
+
+def test_float64_without_touching_the_process():
+    with jax.enable_x64(False):
+        posterior = tw.infer(_target(), "gaussian", dtype="float64", progress=False)
+        assert jnp.ones(()).dtype == jnp.float32
+        draws = posterior.resample(1000)["beta"]
+        assert draws.dtype == np.float64
+        assert posterior.target.data["y"].dtype == np.float64
+        single = tw.infer(_target(), "gaussian", progress=False)
+        assert single.sample(5)["beta"].dtype == np.float32
+    np.testing.assert_array_equal(posterior.target.data["y"], _data(0)["y"])
+
+
+def test_flow_built_by_hand_exact_and_auxiliary():
+    evidence, mean, sd = _truth(_data(0))
+    loc, tril = mean + 0.5 * sd, np.diag(2 * sd)
+    exact = Transformed(StandardNormal((3,)), TriangularAffine(loc, tril))
+    posterior = tw.infer(_target(), exact, progress=False, steps=600)
+    assert abs(posterior.log_evidence.value - evidence) < 5 * posterior.log_evidence.standard_error + 1e-3
+    assert posterior.elbo.value == pytest.approx(evidence, abs=0.02)
+
+    joint = Transformed(StandardNormal((4,)), TriangularAffine(np.append(loc, 0), np.diag(np.append(2 * sd, 1))))
+    reverse = Transformed(StandardNormal((1,)), Hyper(Affine(np.zeros(1), np.ones(1)), 3, width=8, depth=1))
+    auxiliary = tw.infer(_target(), Augmented(joint, reverse), progress=False, steps=600)
+    assert auxiliary.elbo.value < evidence + 5 * auxiliary.elbo.standard_error
+    assert abs(auxiliary.log_evidence.value - evidence) < 5 * auxiliary.log_evidence.standard_error + 1e-3
+    bound = auxiliary.log_prob(auxiliary.sample(10))
+    assert isinstance(bound, tw.Bound)
+    assert bound.upper is None
+    assert np.all(np.isfinite(bound.lower))
+
+
+def test_interrupted_and_resumed_to_the_same_bits(tmp_path):
+    options = {"flow": "realnvp", "seed": 3, "progress": False, "steps": 4000}
+    start = time.monotonic()
+    whole = tw.infer(_target(), **options)
+    seconds = time.monotonic() - start
+    file = tmp_path / "c.thalweg"
+    timer = threading.Timer(max(0.4, 0.3 * seconds), lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(tw.Interrupted):
+        tw.infer(_target(), checkpoint=file, **options)
+    timer.join()
+    assert file.exists()
+    resumed = tw.infer(_target(), checkpoint=file, resume=True, **options)
+    np.testing.assert_array_equal(resumed.trace["elbo"], whole.trace["elbo"])
+    np.testing.assert_array_equal(resumed.sample(20)["beta"], whole.sample(20)["beta"])
+    assert not file.exists()
+
+
+def test_budget_is_kept_about():
+    posterior = tw.infer(_target(), "realnvp", budget=1.0, steps=200_000, progress=False)
+    assert len(posterior.trace["elbo"]) < 100_000
+    assert any("budget" in s or "no longer improved" in s for s in posterior.steps_taken)
+
+
+def test_minibatches_reach_the_posterior():
+    rng = np.random.default_rng(0)
+    y = rng.normal(0.7, 1.0, 400)
+
+    def log_prior(params):
+        return norm.logpdf(params["mu"], 0.0, 3.0)
+
+    def log_likelihood(params, data):
+        return norm.logpdf(data["y"], params["mu"], 1.0)
+
+    target = tw.from_likelihood(log_prior, log_likelihood, {"mu": tw.real()}, {"y": y})
+    posterior = tw.infer(target, progress=False, batch_size=40)
+    variance = 1 / (len(y) + 1 / 9)
+    draws = posterior.resample(4000)["mu"]
+    assert posterior.verdict.ok
+    assert abs(draws.mean() - variance * y.sum()) < 0.1 * np.sqrt(variance)
+    assert abs(draws.std() / np.sqrt(variance) - 1) < 0.1
+
+
+def test_nan_beyond_a_point_is_reported_by_name():
+    def broken(params):
+        return jnp.where(params["x"] > 1.0, jnp.nan, norm.logpdf(params["x"]))
+
+    posterior = tw.infer(tw.from_function(broken, {"x": tw.real()}), progress=False, steps=100)
+    assert not posterior.verdict.ok
+    assert "NaN" in str(posterior.verdict)
+    assert "x=" in str(posterior.verdict)
+    assert posterior.log_evidence is None
+    with pytest.raises(ValueError, match="NaN"):
+        posterior.resample(10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"flow": "realnpv"}, r"`flow` must be one of .*, got 'realnpv'; did you mean 'realnvp'\?"),
+        ({"steps": -5}, "`steps` must be a whole number of at least 1, got -5"),
+        ({"steps": 2.5}, "`steps` must be a whole number"),
+        ({"budget": 0}, "`budget` must be a positive number of seconds, got 0"),
+        ({"seed": "a"}, "`seed` must be an int or a JAX key"),
+        ({"dtype": "float16"}, "`dtype` must be float32 or float64"),
+        ({"batch_size": 10}, "`batch_size` must be None unless the target comes from from_likelihood"),
+        ({"learning_rate": -1.0}, "`learning_rate` must be positive"),
+        ({"init": {"gamma": 1.0}}, "gamma"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tw.infer(_target(), progress=False, **arguments)
+
+
+def test_wrong_things_for_a_target_or_a_flow():
+    with pytest.raises(ValueError, match=r"`target` must be a Target, got regression; wrap it"):
+        tw.infer(regression, progress=False)
+    with pytest.raises(ValueError, match=r"`flow` must have shape \(3,\), got \(2,\)"):
+        tw.infer(_target(), tw.make_flow("gaussian", 2), progress=False)
