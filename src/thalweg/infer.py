@@ -24,7 +24,7 @@ from thalweg.posterior import Posterior, make_posterior
 from thalweg.run import Checkpoint, Progress
 from thalweg.targets import Target, find_start
 
-_N_STARTS = 4
+_N_STARTS = 3
 _GOOD_KHAT, _GOOD_SHARE = 0.3, 0.5
 """A Gaussian whose weights are this good needs no flow."""
 
@@ -100,6 +100,7 @@ def infer(
         "dtype": dtype,
     }
     with precision(dtype), Progress(show=progress) as bar:
+        target = target.in_default_precision()
         kept = None if checkpoint is None else Checkpoint(checkpoint, settings, resume=resume)
         bounds = Budget(None if budget is None else began + budget, bar, kept)
         posterior = _climb(target, flow, as_key(seed), init, bounds, settings)

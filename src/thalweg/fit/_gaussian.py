@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from thalweg._core import Array, Float, PRNGKeyArray, Scalar, all_finite, where_tree
+from thalweg._core import Array, Float, PRNGKeyArray, Scalar, all_finite, from_numpy, where_tree
 from thalweg.run import AbstractProcess, Status
 from thalweg.targets import Target
 
@@ -22,12 +22,14 @@ class GaussianState(NamedTuple):
     Attributes:
         loc: means, (k, d).
         scale_tril: Cholesky factors of the covariances, (k, d, d).
+        careful: (k,), 1 where the mean's step is kept below Newton's, 0 where it is bold.
         cooling: the step at which cooling down began, -1 before.
         n_bad: bad steps so far.
     """
 
     loc: Float[Array, "k d"]
     scale_tril: Float[Array, "k d d"]
+    careful: Float[Array, " k"]
     cooling: Array
     n_bad: Array
 
@@ -37,7 +39,8 @@ class GaussianFit(AbstractProcess[GaussianState]):
 
     In the coordinates z of the present Gaussian, u = m + L z, let s = L' grad log p(u) + z, which vanishes where the
     fit is exact. With G = E[s z'], made symmetric, the step is m += rho L E[s] and covariance L (I - rho G)^-1 L':
-    one step of Newton's method where p is Gaussian, and with no noise at the end. Both parts are clipped in norm, and
+    one step of Newton's method where p is Gaussian, and with no noise at the end. Both parts are clipped in norm, the
+    mean's step from every other start by Newton's too (what is narrow wants care, what is far off wants boldness), and
     rho falls while cooling down.
 
     Source: Khan and Rue 2023, section 4 (the Bayesian learning rule for Gaussians), with Stein's estimate of the Hessian.
@@ -75,8 +78,9 @@ class GaussianFit(AbstractProcess[GaussianState]):
         starts = np.asarray(starts, jnp.result_type(float))
         k, d = starts.shape
         tril = np.broadcast_to(scale * np.eye(d, dtype=starts.dtype), (k, d, d))
-        minus, zero = jnp.asarray(np.int32(-1)), jnp.asarray(np.int32(0))
-        return GaussianState(jnp.asarray(starts), jnp.asarray(tril), minus, zero)
+        careful = np.arange(k) % 2 == 0
+        minus, zero = from_numpy(np.int32(-1)), from_numpy(np.int32(0))
+        return GaussianState(from_numpy(starts), from_numpy(tril), from_numpy(careful.astype(starts.dtype)), minus, zero)
 
     def step(self, state: GaussianState, key: PRNGKeyArray, index: Array) -> tuple[GaussianState, dict[str, Scalar]]:
         """One step from every start; a start's bad step narrows its Gaussian instead."""
@@ -95,13 +99,13 @@ class GaussianFit(AbstractProcess[GaussianState]):
             return self.target.log_density(u, data, weight)
 
         one = partial(self._one, density, z, rate)
-        (loc, tril), elbo, good = jax.vmap(one)(state.loc, state.scale_tril)
+        (loc, tril), elbo, good = jax.vmap(one)(state.loc, state.scale_tril, state.careful)
         n_bad = state.n_bad + (~good).sum().astype(jnp.int32)
         record = {"elbo": jnp.max(jnp.where(good, elbo, -jnp.inf)), "good": jnp.any(good)}
-        return GaussianState(loc, tril, state.cooling, n_bad), record
+        return state._replace(loc=loc, scale_tril=tril, n_bad=n_bad), record
 
     def _one(
-        self, density: Callable[[Array], Scalar], z: Array, rate: Array, loc: Array, tril: Array
+        self, density: Callable[[Array], Scalar], z: Array, rate: Array, loc: Array, tril: Array, careful: Scalar
     ) -> tuple[tuple[Array, Array], Scalar, Array]:
         d = self.target.size
         u = loc[None] + z @ tril.T
@@ -111,12 +115,16 @@ class GaussianFit(AbstractProcess[GaussianState]):
         mean = s.mean(0)
         gram = s.T @ z / n
         gram = 0.5 * (gram + gram.T)
-        slowing = jnp.minimum(1, math.sqrt(d) / (rate * jnp.linalg.norm(mean) + 1e-12))
+        # along the mean's own direction the curvature is known: no step goes beyond Newton's
+        length = jnp.linalg.norm(mean) + 1e-30
+        curvature = 1 + careful * jnp.maximum(0, -(mean / length) @ gram @ (mean / length))
+        mean = mean / curvature
+        slowing = jnp.minimum(1, math.sqrt(d) * curvature / (rate * length))
         shift = rate * slowing * mean
         # the largest eigenvalue in size, by a few power iterations; 0.8 leaves room for their error
         largest = _largest_eigenvalue(gram)
         # a Gaussian that is still far from where it is going must not shrink on the way, or it never arrives
-        slowing = jnp.where(largest < 0, slowing, 1)
+        slowing = jnp.where((largest < 0) & (careful > 0), slowing, 1)
         step = rate * slowing * jnp.minimum(1, 0.8 / (rate * jnp.abs(largest) + 1e-12))
         precision = jnp.eye(d, dtype=z.dtype) - step * gram
         # I - rho G = R R' with R upper triangular, so that R'^-1 is lower: the new factor is L R'^-1

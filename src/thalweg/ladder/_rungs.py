@@ -59,7 +59,7 @@ def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generat
 def gaussian_rung(
     target: Target, starts: Array, key: PRNGKeyArray, budget: Budget, *, batch_size: int | None, steps: int = 500
 ) -> tuple[np.ndarray, np.ndarray, Rung]:
-    """Fit a full-rank Gaussian from every start and keep the one of the highest ELBO.
+    """Fit a full-rank Gaussian from every start, from the first both carefully and boldly, and keep the best ELBO.
 
     Returns:
         (mean (d,), Cholesky factor (d, d), what was done; its flow is None).
@@ -68,7 +68,7 @@ def gaussian_rung(
     fit_key, judge_key = jax.random.split(key)
     result = run(
         process,
-        process.init(starts),
+        process.init(np.concatenate([starts[:1], starts])),
         fit_key,
         steps=steps,
         name="Gaussian start",

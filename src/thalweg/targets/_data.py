@@ -56,6 +56,29 @@ def _as_array(path: tuple[Any, ...], leaf: Any) -> Array:
     return kept
 
 
+class Original:
+    """Data as they were given, for a later change of precision; a copy where single precision would cut them.
+
+    A static field of a target; it compares equal to any other, since no traced function reads it: other numbers must
+    not compile anew.
+    """
+
+    def __init__(self, given: Any, kept: Any) -> None:
+        def keep(leaf: Any, array: Array) -> Any:
+            cut = isinstance(leaf, np.ndarray | list) and array.dtype == jnp.float32
+            return np.array(leaf) if cut else array
+
+        self.data = jax.tree.map(keep, given, kept, is_leaf=_is_leaf)
+
+    def __eq__(self, other: object) -> bool:
+        """Always, among its kind."""
+        return isinstance(other, Original)
+
+    def __hash__(self) -> int:
+        """One for all."""
+        return 0
+
+
 def nan_leaves(data: Any) -> list[str]:
     """The leaves that hold NaN, with how many; nothing for data that are being traced."""
     found = []

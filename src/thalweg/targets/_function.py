@@ -87,7 +87,7 @@ def _observed_names(target: Target) -> tuple[str, ...]:
 def _build(space: Space, log_joint: Callable[..., Any], data: Any, **rest: Any) -> Target:
     target = Target(space, log_joint, data, **rest)
     check_log_density(target)
-    return Target(space, log_joint, target.data, observed_names=_observed_names(target), **rest)
+    return Target(space, log_joint, data, observed_names=_observed_names(target), **rest)
 
 
 def _function_name(function: Any) -> str:

@@ -323,9 +323,9 @@ def _first_that_runs(function: Callable[..., Any], arguments: dict[str, Any]) ->
         tried.add(pattern)
         model = Model(function, structure, leaves)
         _check_constants(model)
-        data = as_data(data)
+        arrays = as_data(data)
         try:
-            return _look(model, data), model, data
+            return _look(model, arrays), model, data
         except RefusedError:
             raise
         except Exception as error:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from thalweg._core import Array, Float, PRNGKeyArray, Scalar, check_positive_int, requirement
-from thalweg.targets._data import as_data, check_same_form
+from thalweg.targets._data import Original, as_data, check_same_form
 from thalweg.targets._space import Space
 
 
@@ -44,6 +44,7 @@ class Target(eqx.Module):
     name: str = eqx.field(static=True)
     _coords: tuple[tuple[str, tuple[Any, ...]], ...] = eqx.field(static=True)
     _dims: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
+    _original: Original = eqx.field(static=True)
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Target(eqx.Module):
         dims: Mapping[str, Any] | None = None,
     ) -> None:
         self.space, self.log_joint, self.data = space, log_joint, as_data(data)
+        self._original = Original(data, self.data)
         self.log_prior, self.log_likelihood = log_prior, log_likelihood
         self.deterministic, self.predictive = deterministic, predictive
         self.observe, self.observed_names = observe, tuple(observed_names)
@@ -194,9 +196,28 @@ class Target(eqx.Module):
         Raises:
             ValueError: if the structure, a shape or a dtype differs; the leaf is named.
         """
-        data = as_data(data)
-        check_same_form(data, self.data)
-        return eqx.tree_at(lambda t: t.data, self, data, is_leaf=lambda x: x is None)
+        check_same_form(as_data(data), self.data)
+        return self._with_data(data)
+
+    def in_default_precision(self) -> "Target":
+        """The same target with its data, as they were first given, in what is now JAX's default precision."""
+        return self._with_data(self._original.data)
+
+    def _with_data(self, data: Any) -> "Target":
+        return Target(
+            self.space,
+            self.log_joint,
+            data,
+            log_prior=self.log_prior,
+            log_likelihood=self.log_likelihood,
+            deterministic=self.deterministic,
+            predictive=self.predictive,
+            observe=self.observe,
+            observed_names=self.observed_names,
+            name=self.name,
+            coords=self.coords,
+            dims=self.dims,
+        )
 
 
 def _check_hashable(function: Any) -> None:
