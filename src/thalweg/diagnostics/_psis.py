@@ -152,4 +152,5 @@ def _pareto_quantile(probabilities: np.ndarray, fit: ParetoFit) -> np.ndarray:
     exponential = -np.log1p(-probabilities)
     if fit.khat == 0:
         return fit.scale * exponential
-    return fit.scale * np.expm1(fit.khat * exponential) / fit.khat
+    with np.errstate(over="ignore"):  # a hopeless tail may overflow: its weights are then cut at the largest raw one
+        return fit.scale * np.expm1(fit.khat * exponential) / fit.khat

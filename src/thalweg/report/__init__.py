@@ -1,10 +1,5 @@
-"""Placeholder until the page is here."""
+"""A posterior as one self-contained HTML page."""
 
-from pathlib import Path
-from typing import Any
+from thalweg.report._report import report
 
-
-def report(posterior: Any, path: str | Path) -> Path:
-    """Placeholder."""
-    Path(path).write_text(str(posterior))
-    return Path(path)
+__all__ = ["report"]

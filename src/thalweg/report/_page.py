@@ -1,0 +1,121 @@
+"""The page: content and figures through one template; the one file that knows Jinja."""
+
+import itertools
+import math
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from thalweg._core import import_guest
+from thalweg.diagnostics import SummaryRow
+from thalweg.posterior import Bound, Estimate, Verdict
+from thalweg.report._content import Content
+from thalweg.report._figures import Figures
+
+_TABLE_ROWS = 2000
+_NONE = "–"
+
+
+def render(content: Content, figures: Figures) -> str:
+    """The HTML; everything that comes from outside is escaped, but for the figures' own SVG."""
+    jinja2 = import_guest("jinja2", "report")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files("thalweg.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        content=content,
+        figures=figures,
+        grade=_grade(content.verdict),
+        headline=_headline(content.verdict),
+        can_correct="corrected" not in content.missing,
+        key_figures=_key_figures(content),
+        table=_table(content.rows[:_TABLE_ROWS]),
+        settings=[(name.replace("_", " "), _setting(value)) for name, value in content.settings.items()],
+    )
+
+
+def _grade(verdict: Verdict) -> str:
+    return "good" if verdict.raw_ok else "fair" if verdict.ok else "bad"
+
+
+def _headline(verdict: Verdict) -> tuple[str, str]:
+    """What to do, and why in a sentence."""
+    if verdict.raw_ok:
+        return "Trust it", "The flow itself matches the posterior."
+    if verdict.ok:
+        return "Trust the corrected draws", "The flow's raw draws are off, but reweighting them works."
+    return "Do not trust it", "Neither the flow nor its corrected draws can be relied on."
+
+
+def _key_figures(content: Content) -> list[tuple[str, str, str]]:
+    """(label, value, note)."""
+    verdict = content.verdict
+    note = f"reliable below {content.threshold:.2f}" if math.isfinite(content.threshold) else "too few draws to judge"
+    ess = f"{verdict.ess:,.0f}" if math.isfinite(verdict.ess) else _NONE
+    shown = [
+        ("Log evidence", *_estimate(content.log_evidence)),
+        ("ELBO", *_estimate(content.elbo)),
+        ("k-hat", _number(verdict.khat, 2), note),
+        ("Effective draws", ess, f"of {verdict.n_draws:,}"),
+    ]
+    if content.seconds is not None:
+        shown.append(("Run time", _duration(float(content.seconds)), "for the fit"))
+    return shown
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 100 else f"{seconds / 3600:.1f} h"
+
+
+def _estimate(value: Estimate | Bound | None) -> tuple[str, str]:
+    if isinstance(value, Estimate):
+        error = value.standard_error
+        if not (math.isfinite(error) and error > 0):
+            return _number(value.value, 3), "nats"
+        return _number(value.value, _decimals(error, 2)), f"± {_number(error, _decimals(error, 2))} nats"
+    if isinstance(value, Bound):
+        low, high = (None if x is None else f"{float(np.asarray(x)):.4g}" for x in (value.lower, value.upper))
+        if low and high:
+            return f"{low} to {high}", "nats, bounds"
+        return (f"≥ {low}" if low else f"≤ {high}" if high else _NONE), "nats, a bound"
+    return _NONE, "not known"
+
+
+def _decimals(scale: float, digits: int) -> int:
+    """Decimals that show `digits` significant digits of `scale`, at most 6."""
+    if not (math.isfinite(scale) and scale > 0):
+        return 3
+    return int(np.clip(digits - 1 - math.floor(math.log10(scale)), 0, 6))
+
+
+def _number(value: float, decimals: int) -> str:
+    """A number with a true minus sign; scientific where that is shorter."""
+    if math.isnan(value):
+        return _NONE
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    small = value != 0 and abs(value) < 0.5 * 10.0**-decimals and decimals >= 6
+    text = f"{value:.2e}" if small or abs(value) >= 1e7 else f"{value:z,.{decimals}f}"  # z: no minus zero
+    return text.replace("-", "−")
+
+
+def _table(rows: list[SummaryRow]) -> list[tuple[str, ...]]:
+    """Cells of text; the elements of one array share their decimals, so that columns can be compared by eye."""
+    table = []
+    for _, group in itertools.groupby(rows, key=lambda row: row.name.split("[")[0]):
+        block = list(group)
+        sds = [row.sd for row in block if math.isfinite(row.sd) and row.sd > 0]
+        decimals = _decimals(float(np.median(sds)) if sds else math.nan, 3)
+        for row in block:
+            numbers = (row.mean, row.sd, row.q05, row.q50, row.q95)
+            table.append((row.name, *(_number(x, decimals) for x in numbers), _number(row.mcse, decimals + 1)))
+    return table
+
+
+def _setting(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

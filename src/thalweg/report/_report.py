@@ -1,0 +1,31 @@
+"""From a posterior to a file."""
+
+from pathlib import Path
+from typing import Any
+
+from thalweg._core import write_atomically
+from thalweg.report._content import gather
+from thalweg.report._figures import draw_figures
+from thalweg.report._page import render
+
+
+def report(posterior: Any, path: str | Path) -> Path:
+    """Write what is known of a posterior as one HTML page that needs nothing else, and no network.
+
+    The verdict comes first; then the evidence, the parameters, raw and corrected draws, the tail of the weights, the
+    fit, a predictive check, the settings. What cannot be had (corrected draws of a posterior loaded without its
+    target, say) is left out, and the page says why.
+
+    Args:
+        posterior: a `Posterior`.
+        path: the file to write, whole or not at all.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    content = gather(posterior)
+    html = render(content, draw_figures(content))
+    return write_atomically(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
