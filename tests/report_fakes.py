@@ -16,7 +16,10 @@ VERDICTS = {
         0.93,
         61.0,
         10_000,
-        ("the weights' tail is too heavy (k-hat 0.93, at most 0.70 is reliable)", "only 61 of 10,000 draws are effective"),
+        (
+            "the weights' tail is too heavy (k-hat 0.93, at most 0.70 is reliable)",
+            "only 61 of 10,000 draws are effective",
+        ),
         ("give more steps or a richer flow (flow='spline', more layers)", "check the parametrisation"),
     ),
 }
@@ -25,7 +28,9 @@ VERDICTS = {
 class FakePosterior:
     """Eight schools, roughly."""
 
-    def __init__(self, verdict="good", name="eight_schools", mu="mu", n_theta=8, target=True, trace=True, predictive=True):
+    def __init__(
+        self, verdict="good", name="eight_schools", mu="mu", n_theta=8, target=True, trace=True, predictive=True
+    ):
         self.verdict = VERDICTS[verdict]
         self.name, self._mu, self._n_theta = name, mu, n_theta
         self._target, self._predictive = target, predictive
@@ -58,7 +63,9 @@ class FakePosterior:
 
     def _require_target(self):
         if not self._target:
-            raise ValueError("resample needs the log density, and this posterior has none; give target= to thalweg.load")
+            raise ValueError(
+                "resample needs the log density, and this posterior has none; give target= to thalweg.load"
+            )
 
     def sample(self, n, seed=0, shift=0.3):
         rng = np.random.default_rng(seed)

@@ -3,10 +3,17 @@
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
-from scipy.special import logsumexp
 from scipy.stats import genpareto
 
 from thalweg.diagnostics import fit_pareto, khat_threshold, parameter_khat, psis
+
+
+def log_sum(values):
+    return float(np.logaddexp.reduce(values))
+
+
+def arviz_khat(values, tail):
+    return array_stats.pareto_khat(values[None, :], r_eff=1.0, tail=tail)
 
 
 def make_log_weights(kind, size, seed=0):
@@ -30,7 +37,7 @@ def test_equals_arviz(kind, size):
     np.testing.assert_allclose(found.khat, khat, rtol=1e-8)
     np.testing.assert_array_equal(log_weights, kept)
     assert found.tail_length == int(min(size / 5, 3 * np.sqrt(size)))
-    assert abs(logsumexp(found.log_weights)) < 1e-12
+    assert abs(log_sum(found.log_weights)) < 1e-12
 
 
 def test_shift_and_order_change_nothing():
@@ -59,7 +66,7 @@ def test_smoothing_helps_a_heavy_tail():
     for _ in range(200):
         draws = rng.exponential(size=1000) / 1.6
         log_weights = 0.6 * draws
-        raw = np.exp(log_weights - logsumexp(log_weights))
+        raw = np.exp(log_weights - log_sum(log_weights))
         errors.append([np.sum(w * draws) - 1 for w in (raw, np.exp(psis(log_weights).log_weights))])
     raw_error, smoothed_error = np.sqrt(np.mean(np.square(errors), axis=0))
     assert smoothed_error < 0.98 * raw_error
@@ -88,7 +95,7 @@ def test_draws_outside_the_support_stay_outside():
     log_weights[::2] = -np.inf
     found = psis(log_weights)
     assert np.all(found.log_weights[::2] == -np.inf) and np.all(np.isfinite(found.log_weights[1::2]))
-    assert np.isfinite(found.khat) and abs(logsumexp(found.log_weights)) < 1e-12
+    assert np.isfinite(found.khat) and abs(log_sum(found.log_weights)) < 1e-12
 
 
 @pytest.mark.parametrize("finite", [1, 4])
@@ -107,7 +114,7 @@ def test_enormous_spread_is_inf_or_large_never_nan(spread):
 def test_few_draws_cannot_be_judged():
     found = psis(make_log_weights("normal", 24))
     assert found.khat == np.inf and found.tail_length == 0
-    assert abs(logsumexp(found.log_weights)) < 1e-12
+    assert abs(log_sum(found.log_weights)) < 1e-12
 
 
 @pytest.mark.parametrize("bad", [[0.0, np.nan], [0.0, np.inf], [-np.inf, -np.inf], [], [[0.0]]])
@@ -127,8 +134,8 @@ def test_parameter_khat_equals_arviz():
     weights = np.exp(log_weights - np.max(log_weights))
     expected = [
         max(
-            array_stats.pareto_khat(weights, chain_axis=None, r_eff=1.0, tail="right"),
-            array_stats.pareto_khat(weights * column, chain_axis=None, r_eff=1.0, tail="both"),
+            arviz_khat(weights, "right"),
+            arviz_khat(weights * column, "both"),
         )
         for column in values.T
     ]

@@ -71,13 +71,13 @@ def draw_figures(content: Content) -> Figures:
         return Figures(
             marginals=[_marginal(series, i, rows.get(series.name)) for i, series in enumerate(content.marginals)],
             pairs=[_pair(across, up, i) for i, (across, up) in enumerate(content.pairs)],
-            tail=None if content.tail is None else _tail(content.tail),
+            tail=None if content.tail is None else _tail(content.tail, content.verdict.khat),
             trace=_trace(*content.trace, content.log_evidence) if content.trace[0].size > 1 else None,
             checks=[_check(check, i) for i, check in enumerate(content.checks)],
         )
 
 
-def _axes(size: tuple[int, int], left: float = 12, bottom: float = 20) -> Any:
+def _axes(size: tuple[int, int], left: int = 12, bottom: int = 20) -> Any:
     """Axes in a figure of `size` points, with fixed margins: nothing is laid out twice."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
@@ -105,6 +105,9 @@ def _svg(axes: Any, label: str) -> str:
     text = re.sub(r'<svg width="[^"]*" height="[^"]*"', '<svg aria-hidden="true" focusable="false"', text)
     # two decimals are a hundredth of a point; colours and ids have no decimal point
     text = re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), text)
+    text = re.sub(
+        r" ?font-family: [^;\"]*;?", "", text
+    )  # the page's own font; how it is written depends on the version
     text = re.sub(r"font: (?:\w+ )*?([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
@@ -149,21 +152,21 @@ def _marginal(series: Series, number: int, row: SummaryRow | None) -> Figure:
 
 def _pair(across: Series, up: Series, number: int) -> Figure:
     axes = _axes(_SMALL, left=32)
-    _dots(axes, across.raw[:_CLOUD], up.raw[:_CLOUD], edgecolor=RAW, alpha=0.5, linewidth=1.8)
+    _dots(axes, across.raw[:_CLOUD], up.raw[:_CLOUD], edgecolor=RAW, alpha=0.6, linewidth=1.8)
     if across.corrected is not None and up.corrected is not None:
-        _dots(axes, across.corrected[:_CLOUD], up.corrected[:_CLOUD], edgecolor=ACCENT, alpha=0.75, linewidth=1.8)
+        _dots(axes, across.corrected[:_CLOUD], up.corrected[:_CLOUD], edgecolor=ACCENT, alpha=0.8, linewidth=2.3)
     axes.set(xlim=_limits(across.raw, across.best), ylim=_limits(up.raw, up.best))
     correlation = float(np.corrcoef(across.best, up.best)[0, 1])
     alt = f"Draws of {up.name} (up) against {across.name} (across), correlation {correlation:.2f}"
     return Figure(_svg(axes, f"pair-{number}"), alt, f"{up.name} against {across.name}")
 
 
-def _tail(tail: Tail) -> Figure:
+def _tail(tail: Tail, judged: float) -> Figure:
     axes = _axes(_WIDE, left=48, bottom=36)
     count = tail.ratios.size
     above = np.arange(count, 0, -1) / tail.n_draws
     kept = np.unique(count - np.round(np.geomspace(1, count, _CURVE)).astype(int))
-    kept = kept[tail.ratios[kept] > 1e-3 * min(tail.start, 1.0)]
+    kept = kept[kept >= count // 100]  # the few smallest would only stretch the axis
     _dots(axes, tail.ratios[kept], above[kept], edgecolor=ACCENT, linewidth=2.6)
     if np.isfinite(tail.fit.khat):
         excess = np.geomspace(1e-3, 3.0, 80) * (tail.ratios[-1] - tail.start)
@@ -181,6 +184,8 @@ def _tail(tail: Tail) -> Figure:
         f"fitted to the largest {tail.share:.0%}, with k-hat {tail.khat:.2f}. The flatter the line falls, the more "
         "rests on a few draws."
     )
+    if f"{judged:.2f}" != f"{tail.khat:.2f}":
+        caption += f" The verdict's k-hat, {judged:.2f}, is of another set of draws."
     return Figure(_svg(axes, "tail"), alt, caption)
 
 
@@ -191,7 +196,7 @@ def _trace(step: np.ndarray, elbo: np.ndarray, evidence: Any) -> Figure:
     mean = (padded[window:] - padded[:-window]) / window
     every = max(elbo.size // _CURVE, 1)
     axes.plot(step[::every], elbo[::every], color=RAW, linewidth=0.7, alpha=0.7)
-    axes.plot(step[window - 1 :][::every], mean[::every], color=ACCENT, linewidth=1.6)
+    axes.plot(step[window // 2 :][: mean.size : every], mean[::every], color=ACCENT, linewidth=1.6)
     known = isinstance(evidence, Estimate) and np.isfinite(evidence.value)
     low, high = np.quantile(elbo, 0.1), np.max(elbo)
     high = max(high, evidence.value) if known else high
@@ -232,7 +237,11 @@ def _draw_intervals(axes: Any, check: Check) -> str:
 def _draw_histograms(axes: Any, check: Check) -> str:
     low, high = _limits(check.observed, check.replicated.ravel())
     whole = bool(np.all(check.observed == np.round(check.observed))) and high - low < 60
-    bins = np.arange(np.floor(low) - 0.5, np.ceil(high) + 1) if whole else np.linspace(low, high, 41)
+    bins = (
+        np.arange(np.floor(low) - 0.5, np.ceil(high) + 1)
+        if whole
+        else np.linspace(low, high, 22 if check.observed.size == 1 else 42)
+    )
     axes.set(xlabel="value", ylabel="density", xlim=(bins[0], bins[-1]))
     if check.observed.size == 1:
         axes.hist(check.replicated.ravel(), bins, density=True, color=ACCENT, alpha=0.5, linewidth=0)

@@ -14,7 +14,16 @@ from thalweg.report._content import Content
 from thalweg.report._figures import Figures
 
 _TABLE_ROWS = 2000
-_NONE = "–"
+_NONE = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+_PARTS = {
+    "summary": "Corrected summary",
+    "draws": "Draws",
+    "corrected": "Corrected draws",
+    "weights": "Importance weights",
+    "names": "Pairs",
+    "checks": "Predictive check",
+}
 
 
 def render(content: Content, figures: Figures) -> str:
@@ -31,6 +40,8 @@ def render(content: Content, figures: Figures) -> str:
         headline=_headline(content.verdict),
         can_correct="corrected" not in content.missing,
         key_figures=_key_figures(content),
+        left_out=[(_PARTS[part], reason) for part, reason in content.missing.items()],
+        table_note=_table_note(content),
         table=_table(content.rows[:_TABLE_ROWS]),
         settings=[(name.replace("_", " "), _setting(value)) for name, value in content.settings.items()],
     )
@@ -98,10 +109,16 @@ def _number(value: float, decimals: int) -> str:
     if math.isnan(value):
         return _NONE
     if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
+        return "∞" if value > 0 else f"{_MINUS}∞"
     small = value != 0 and abs(value) < 0.5 * 10.0**-decimals and decimals >= 6
     text = f"{value:.2e}" if small or abs(value) >= 1e7 else f"{value:z,.{decimals}f}"  # z: no minus zero
-    return text.replace("-", "−")
+    return text.replace("-", _MINUS)
+
+
+def _table_note(content: Content) -> str:
+    if not content.rows_corrected:
+        return "The flow's own draws, not corrected."
+    return "Corrected (weighted) draws: " + ("what to report." if content.verdict.ok else "not to be relied on.")
 
 
 def _table(rows: list[SummaryRow]) -> list[tuple[str, ...]]:

@@ -1,0 +1,64 @@
+"""The demo's command as a whole process, from start to four files written, against NumPyro's NUTS on the same model.
+
+Ours with an empty compile cache, and again with the cache that it left; NUTS 4 x (1000 + 1000) with each chain method
+(it writes nothing). Rounds alternate; the medians of the rounds' ratios are quoted, against the fastest chain method.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks._record import spread, write
+
+ROUNDS = 5
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "eight_schools"
+
+
+def run(command, cache):
+    """Wall seconds of one process."""
+    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return seconds
+
+
+def main():
+    """Measure and write."""
+    methods = ("sequential", "vectorized", "parallel")
+    rounds, summary = [], {}
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryDirectory() as folder:
+            out, cache = Path(folder) / "run", Path(folder) / "cache"
+            ours = [str(Path(sys.executable).parent / "thalweg"), "infer", str(EXAMPLE / "model.py")]
+            ours += ["--data", str(EXAMPLE / "data.json"), "--out", str(out), "--quiet"]
+            times = {"thalweg cold": run(ours, cache), "thalweg cached": run(ours, cache)}
+            summary = json.loads((out / "summary.json").read_text())
+            for method in methods:
+                nuts = [sys.executable, "-m", "benchmarks.nuts_eight_schools", method]
+                times[f"NUTS {method}"] = run(nuts, Path(folder) / "unused")
+        rounds.append(times)
+    fastest = [min(r[f"NUTS {m}"] for m in methods) for r in rounds]
+    names = ("thalweg cold", "thalweg cached")
+    result = {
+        "unit": "wall seconds of the whole process",
+        "seed": 0,
+        "seconds": {name: spread([r[name] for r in rounds]) for name in rounds[0]},
+        "ratio to the fastest NUTS": {n: spread([r[n] / f for r, f in zip(rounds, fastest, strict=True)]) for n in names},
+        "largest process, MB": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "verdict": summary["verdict"]["sentence"],
+        "steps taken": summary["steps_taken"],
+    }
+    write("cold", ["thalweg", "numpyro", "jax", "jaxlib", "equinox", "optax", "numpy"], result)
+
+
+if __name__ == "__main__":
+    main()
