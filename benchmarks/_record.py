@@ -13,7 +13,9 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, cwd=RESULTS.parent, check=False).stdout.strip()
+    return subprocess.run(
+        ["git", *words], capture_output=True, text=True, cwd=RESULTS.parent, check=False
+    ).stdout.strip()
 
 
 def _processor() -> str:

@@ -52,7 +52,9 @@ def main():
         "unit": "wall seconds of the whole process",
         "seed": 0,
         "seconds": {name: spread([r[name] for r in rounds]) for name in rounds[0]},
-        "ratio to the fastest NUTS": {n: spread([r[n] / f for r, f in zip(rounds, fastest, strict=True)]) for n in names},
+        "ratio to the fastest NUTS": {
+            n: spread([r[n] / f for r, f in zip(rounds, fastest, strict=True)]) for n in names
+        },
         "largest process, MB": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
         "verdict": summary["verdict"]["sentence"],
         "steps taken": summary["steps_taken"],

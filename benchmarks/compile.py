@@ -11,7 +11,9 @@ from thalweg._core import Skeleton
 
 _COMPILE = "/jax/core/compile/backend_compile_duration"
 _count = [0]
-jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: _count.__setitem__(0, _count[0] + (name == _COMPILE)))
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, *_, **__: _count.__setitem__(0, _count[0] + (name == _COMPILE))
+)
 
 
 def log_density(params, data):
@@ -22,7 +24,9 @@ def log_density(params, data):
 def target(seed):
     """Another data set of the same shapes."""
     rng = np.random.default_rng(seed)
-    return tw.from_function(log_density, {"x": tw.real(10)}, {"a": rng.standard_normal((30, 10)), "y": rng.standard_normal(30)})
+    return tw.from_function(
+        log_density, {"x": tw.real(10)}, {"a": rng.standard_normal((30, 10)), "y": rng.standard_normal(30)}
+    )
 
 
 def counted(function):
@@ -39,7 +43,9 @@ def main():
     result["programs compiled"]["building each flow"] = {
         name: counted(lambda name=name: tw.make_flow(name, 12)) for name in tw.FLOWS
     }
-    result["programs compiled"]["first infer"] = counted(lambda: tw.infer(problem, "realnvp", steps=100, progress=False))
+    result["programs compiled"]["first infer"] = counted(
+        lambda: tw.infer(problem, "realnvp", steps=100, progress=False)
+    )
     result["programs compiled"]["second infer, new data"] = counted(
         lambda: tw.infer(target(1), "realnvp", steps=100, progress=False)
     )

@@ -1,6 +1,7 @@
 """Radon in the houses of 85 counties of Minnesota, as a NumPyro model: an intercept a county, partially pooled.
 
-    log_radon ~ N(alpha[county] + beta[1] log_uppm + beta[2] floor_measure, sigma_y), alpha[j] ~ N(mu_alpha, sigma_alpha)
+    log_radon ~ N(alpha[county] + beta[1] log_uppm + beta[2] floor_measure, sigma_y)
+    alpha[j] ~ N(mu_alpha, sigma_alpha)
 
 Model and data: radon_mn, radon_hierarchical_intercept_centered of posteriordb (github.com/stan-dev/posteriordb,
 BSD-3-Clause). This needs the extra `numpyro`.

@@ -83,13 +83,19 @@ def infer(
     model: Annotated[Path, typer.Argument(help="The model file (.py).", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder to write to; it is made.", show_default=False)],
     data: Annotated[Path | None, typer.Option(help="The data file: .json, .json.gz, .npz or .csv.")] = None,
-    flow: Annotated[str, typer.Option(help="auto, gaussian, planar, radial, nice, realnvp, spline, maf or iaf.")] = "auto",
+    flow: Annotated[
+        str, typer.Option(help="auto, gaussian, planar, radial, nice, realnvp, spline, maf or iaf.")
+    ] = "auto",
     steps: Annotated[int | None, typer.Option(help="The most steps of the flow's fit.")] = None,
     seed: Annotated[int, typer.Option(help="All randomness comes from it.")] = 0,
     budget: Annotated[float | None, typer.Option(help="Seconds for the fit.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows of data a step (log_prior and log_likelihood models).")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows of data a step (log_prior and log_likelihood models).")
+    ] = None,
     float64: Annotated[bool, typer.Option("--float64", help="Compute in double precision.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, to the same bits.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the folder's checkpoint, to the same bits.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")] = False,
 ) -> None:
@@ -127,7 +133,7 @@ def sample(
 ) -> None:
     """Load, draw, write."""
     writers: dict[str, Callable[[Path, dict[str, np.ndarray]], object]] = {
-        ".npz": lambda path, draws: np.savez(path, **draws),
+        ".npz": _write_npz,
         ".csv": _write_csv,
         ".json": lambda path, draws: path.write_text(json.dumps({k: v.tolist() for k, v in draws.items()})),
     }
@@ -230,6 +236,10 @@ def _load_run(run: Path, *, with_target: bool) -> Posterior:
     jax.config.update("jax_enable_x64", float64)
     target: Target = from_file(source["model"], source["data"])
     return load(file, target)
+
+
+def _write_npz(path: Path, draws: dict[str, np.ndarray]) -> None:
+    np.savez(path, allow_pickle=False, **draws)
 
 
 def _write_csv(path: Path, draws: dict[str, np.ndarray]) -> None:

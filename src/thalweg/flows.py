@@ -23,7 +23,7 @@ from thalweg.bijections import (
     SplineTransformer,
     TriangularAffine,
 )
-from thalweg.distributions import AbstractDistribution, StudentT, Transformed
+from thalweg.distributions import StudentT, Transformed
 
 Rng = np.random.Generator
 
@@ -86,7 +86,7 @@ def make_flow(
     width: int = 32,
     depth: int = 2,
     seed: Seed = 0,
-) -> AbstractDistribution:
+) -> Transformed:
     r"""A flow by name, on R^size, that starts as N(loc, scale_tril scale_tril').
 
     Its layers, the identity at first, come before the affine map: what they learn is in the Gaussian's own coordinates.

@@ -143,12 +143,14 @@ def _climb(
         target, starts[:_N_STARTS], gauss_key, bounds, batch_size=settings["batch_size"]
     )
     if flow in ("auto", "gaussian"):
-        posterior = finish(gaussian._replace(flow=make_flow("gaussian", target.size, loc=loc, scale_tril=tril)), (gaussian.sentence,))
+        posterior = finish(
+            gaussian._replace(flow=make_flow("gaussian", target.size, loc=loc, scale_tril=tril)), (gaussian.sentence,)
+        )
         verdict = posterior.verdict
         if flow == "gaussian" or (verdict.khat < _GOOD_KHAT and verdict.ess > _GOOD_SHARE * verdict.n_draws):
             return posterior
-        weights = f"its importance weights ask for more (k-hat {verdict.khat:.2f}, {verdict.ess:.0f} effective of {verdict.n_draws})"
-        gaussian = gaussian._replace(sentence=f"{gaussian.sentence}; {weights}")
+        weights = f"k-hat {verdict.khat:.2f}, {verdict.ess:.0f} effective of {verdict.n_draws}"
+        gaussian = gaussian._replace(sentence=f"{gaussian.sentence}; its weights ask for more ({weights})")
         flow = "realnvp"
     start = make_flow(flow, target.size, loc=loc, scale_tril=tril, seed=flow_key)
     rung = flow_rung(target, start, flow, flow_key, bounds, **fit)

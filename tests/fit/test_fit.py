@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import count_compiles
 from jax.scipy.stats import norm
 
 import thalweg as tw
+from helpers import count_compiles
 from thalweg.bijections import TriangularAffine
 from thalweg.distributions import StandardNormal, Transformed
 from thalweg.fit import Fit, GaussianFit

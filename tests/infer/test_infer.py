@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import count_compiles
 from jax.scipy.stats import norm
 from scipy import stats
 
 import thalweg as tw
+from helpers import count_compiles
 from thalweg.bijections import Affine, Hyper, TriangularAffine
 from thalweg.distributions import Augmented, StandardNormal, Transformed
 

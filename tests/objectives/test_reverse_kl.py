@@ -43,7 +43,9 @@ def test_equals_the_closed_form_kl():
     loc, tril = LOC + np.array([0.3, -0.2, 0.1]), TRIL * 1.3
     cov, cov_q = TRIL @ TRIL.T, tril @ tril.T
     inverse, e = np.linalg.inv(cov), loc - LOC
-    kl = 0.5 * (np.trace(inverse @ cov_q) + e @ inverse @ e - 3 + np.linalg.slogdet(cov)[1] - np.linalg.slogdet(cov_q)[1])
+    kl = 0.5 * (
+        np.trace(inverse @ cov_q) + e @ inverse @ e - 3 + np.linalg.slogdet(cov)[1] - np.linalg.slogdet(cov_q)[1]
+    )
     objective = eqx.filter_jit(ReverseKL(_gaussian_target(), 2000, path=False))
     losses = np.array([objective(_flow(loc, tril), jax.random.key(i))[0] for i in range(20)])
     error = losses.std() / np.sqrt(len(losses))

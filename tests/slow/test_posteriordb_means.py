@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from posteriordb_models import MODELS, RECORDS, as_matrix, make
 
 import thalweg as tw
+from posteriordb_models import MODELS, RECORDS, as_matrix, make
 
 
 @pytest.fixture(autouse=True)

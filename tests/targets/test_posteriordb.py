@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from posteriordb_models import MODELS, RECORDS, as_params, make
 
 

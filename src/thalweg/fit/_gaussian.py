@@ -43,7 +43,7 @@ class GaussianFit(AbstractProcess[GaussianState]):
     mean's step from every other start by Newton's too (what is narrow wants care, what is far off wants boldness), and
     rho falls while cooling down.
 
-    Source: Khan and Rue 2023, section 4 (the Bayesian learning rule for Gaussians), with Stein's estimate of the Hessian.
+    Source: Khan and Rue 2023, section 4 (the Bayesian learning rule for Gaussians), the Hessian by Stein's identity.
 
     Args:
         target: the log density.
@@ -80,7 +80,9 @@ class GaussianFit(AbstractProcess[GaussianState]):
         tril = np.broadcast_to(scale * np.eye(d, dtype=starts.dtype), (k, d, d))
         careful = np.arange(k) % 2 == 0
         minus, zero = from_numpy(np.int32(-1)), from_numpy(np.int32(0))
-        return GaussianState(from_numpy(starts), from_numpy(tril), from_numpy(careful.astype(starts.dtype)), minus, zero)
+        return GaussianState(
+            from_numpy(starts), from_numpy(tril), from_numpy(careful.astype(starts.dtype)), minus, zero
+        )
 
     def step(self, state: GaussianState, key: PRNGKeyArray, index: Array) -> tuple[GaussianState, dict[str, Scalar]]:
         """One step from every start; a start's bad step narrows its Gaussian instead."""

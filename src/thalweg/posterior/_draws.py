@@ -67,20 +67,24 @@ def _unconstrain_rows(space: Space, data: PyTree, draws: dict[str, Array]) -> tu
     return jax.vmap(one)(draws)
 
 
+def _nothing(*_: Any) -> dict[str, Array]:
+    return {}
+
+
 @eqx.filter_jit
 def _derive_rows(target: Target, params: dict[str, Array]) -> dict[str, Array]:
-    return jax.vmap(lambda one: target.deterministic(one, target.data))(params)
+    return jax.vmap(lambda one: (target.deterministic or _nothing)(one, target.data))(params)
 
 
 @eqx.filter_jit
 def _predict_rows(target: Target, key: PRNGKeyArray, params: dict[str, Array]) -> dict[str, Array]:
     keys = jax.random.split(key, next(iter(params.values())).shape[0])
-    return jax.vmap(lambda k, one: target.predictive(k, one, target.data))(keys, params)
+    return jax.vmap(lambda k, one: (target.predictive or _nothing)(k, one, target.data))(keys, params)
 
 
 @eqx.filter_jit
 def _likelihood_rows(target: Target, params: dict[str, Array]) -> Any:
-    return jax.vmap(lambda one: target.log_likelihood(one, target.data))(params)
+    return jax.vmap(lambda one: (target.log_likelihood or _nothing)(one, target.data))(params)
 
 
 def _join(pieces: list[Any], n: int) -> Any:

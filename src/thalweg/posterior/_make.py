@@ -46,7 +46,9 @@ def make_posterior(
     complaint = complaint_of(raw, weighed.u, target)
     if complaint:
         advice = ("mend the log density there, or try dtype='float64'",)
-        verdict = Verdict(False, False, float("inf"), 0.0, len(raw), (complaint,), advice)
+        verdict = Verdict(
+            ok=False, raw_ok=False, khat=np.inf, ess=0.0, n_draws=len(raw), reasons=(complaint,), advice=advice
+        )
         elbo, evidence = None, None
     else:
         verdict = judge(raw, np.asarray(weighed.u, float), failed=failed)
@@ -54,7 +56,18 @@ def make_posterior(
         evidence = Estimate(*log_mean_exp(raw))
     name = target.name or "model"
     return Posterior(
-        flow, target.space, target, elbo, evidence, verdict, trace, settings, steps_taken, dtype, package_versions(), name
+        flow,
+        target.space,
+        target,
+        elbo,
+        evidence,
+        verdict,
+        trace,
+        settings,
+        steps_taken,
+        dtype,
+        package_versions(),
+        name,
     )
 
 
@@ -74,7 +87,9 @@ def load(path: str | Path, target: Target | None = None) -> Posterior:
     with precision("float64"):
         record = read_file(path, KIND)
     if target is not None and record["space"] is not None:
-        here, there = ({n: s.shape for n, s in zip(x.names, x.supports, strict=True)} for x in (target.space, record["space"]))
+        here, there = (
+            {n: s.shape for n, s in zip(x.names, x.supports, strict=True)} for x in (target.space, record["space"])
+        )
         if here != there:
             raise ValueError(requirement("target", f"have the file's parameters {there}", here))
     space = record["space"] if target is None else target.space

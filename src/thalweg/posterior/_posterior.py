@@ -102,7 +102,10 @@ class Posterior:
 
     def _require_space(self) -> Space:
         if self.space is None:
-            raise ValueError("this posterior was saved without its supports (they hold unregistered functions); give target= to thalweg.load")
+            raise ValueError(
+                "this posterior was saved without its supports, which hold unregistered functions; "
+                "give target= to thalweg.load"
+            )
         return self.space
 
     def _require_target(self, what: str) -> Target:
@@ -126,7 +129,7 @@ class Posterior:
             seed: an int or a JAX key.
 
         Returns:
-            name -> (n, *shape) in constrained space, then the model's deterministic quantities where the target is there.
+            name -> (n, *shape) in constrained space, then the model's deterministic quantities if the target is there.
 
         Raises:
             ValueError: if n is below 1.
@@ -247,7 +250,9 @@ class Posterior:
             "inference_library_version": self.versions.get("thalweg", ""),
             "verdict": str(self.verdict),
             "khat": self.verdict.khat,
-            **({} if evidence is None else {"log_evidence": evidence.value, "log_evidence_se": evidence.standard_error}),
+            **(
+                {} if evidence is None else {"log_evidence": evidence.value, "log_evidence_se": evidence.standard_error}
+            ),
         }
 
     def save(self, path: str | Path) -> Path:
@@ -280,7 +285,9 @@ def complaint_of(raw: np.ndarray, u: np.ndarray, target: Target) -> str | None:
         where = target.space.describe(jnp.asarray(u[np.argmax(wrong)]), target.data)
         return f"the log density is NaN or infinite at {wrong.sum():,} of {len(raw):,} draws, for one at {where}"
     if not np.isfinite(raw).any():
-        return f"the log density is -inf at every draw, for one at {target.space.describe(jnp.asarray(u[0]), target.data)}"
+        return (
+            f"the log density is -inf at every draw, for one at {target.space.describe(jnp.asarray(u[0]), target.data)}"
+        )
     return None
 
 

@@ -109,7 +109,7 @@ def run_model_file(path: str | Path) -> types.ModuleType:
     module.__file__ = str(path)
     sys.path.insert(0, str(path.parent.resolve()))
     try:
-        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)  # noqa: S102 (running it is the job)
+        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         raise ValueError(f"`model` {path} cannot be run: {_where(error, path)}") from error
     finally:
