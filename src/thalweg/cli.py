@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from thalweg._core import requirement, write_atomically
 from thalweg.infer import infer as infer_posterior
-from thalweg.posterior import Posterior, load
+from thalweg.posterior import Posterior, load, preload
 from thalweg.report import report as write_report
 from thalweg.run import Interrupted
 from thalweg.targets import Target, from_file
@@ -101,8 +102,10 @@ def infer(
 ) -> None:
     """Fit, write, print."""
     out = _prepare(out)
-    jax.config.update("jax_enable_x64", float64)
+    if float64:
+        jax.config.update("jax_enable_x64", True)
     target = from_file(model, data)
+    threading.Thread(target=preload, daemon=True).start()
     posterior = infer_posterior(
         target,
         flow,

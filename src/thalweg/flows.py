@@ -76,6 +76,11 @@ FLOWS: tuple[str, ...] = ("gaussian", *_RECIPES)
 """The names that `make_flow` knows."""
 
 
+def tail_degrees_of_freedom(size: int) -> float:
+    """Of the Student-t that flows on R^size start from: max(30, 3 size), even."""
+    return float(2 * max(15, math.ceil(1.5 * size)))
+
+
 def make_flow(
     name: str,
     size: int,
@@ -114,7 +119,7 @@ def make_flow(
     affine = TriangularAffine(loc, np.eye(size) if scale_tril is None else scale_tril)
     if np.shape(loc) != (size,):
         raise ValueError(requirement("loc", f"have shape ({size},)", np.shape(loc)))
-    base = StudentT((size,), float(2 * max(15, math.ceil(1.5 * size))))
+    base = StudentT((size,), tail_degrees_of_freedom(size))
     if name == "gaussian":
         return Transformed(base, affine)
     build, default = _RECIPES[name]

@@ -13,13 +13,14 @@ from thalweg._core import (
     check_choice,
     check_positive_int,
     check_shape,
+    numpy_rng,
     precision,
     requirement,
     resolve_dtype,
 )
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import FLOWS, make_flow
-from thalweg.ladder import Budget, Rung, flow_rung, gaussian_rung
+from thalweg.ladder import Budget, Rung, flow_rung, gaussian_rung, gaussian_weights
 from thalweg.posterior import Posterior, make_posterior
 from thalweg.run import Checkpoint, Progress
 from thalweg.targets import Target, find_start
@@ -142,16 +143,15 @@ def _climb(
     loc, tril, gaussian = gaussian_rung(
         target, starts[:_N_STARTS], gauss_key, bounds, batch_size=settings["batch_size"]
     )
-    if flow in ("auto", "gaussian"):
-        posterior = finish(
-            gaussian._replace(flow=make_flow("gaussian", target.size, loc=loc, scale_tril=tril)), (gaussian.sentence,)
-        )
-        verdict = posterior.verdict
-        if flow == "gaussian" or (verdict.khat < _GOOD_KHAT and verdict.ess > _GOOD_SHARE * verdict.n_draws):
-            return posterior
-        weights = f"k-hat {verdict.khat:.2f}, {verdict.ess:.0f} effective of {verdict.n_draws}"
-        gaussian = gaussian._replace(sentence=f"{gaussian.sentence}; its weights ask for more ({weights})")
-        flow = "realnvp"
+    if flow == "auto":
+        khat, share = gaussian_weights(target, loc, tril, numpy_rng(jax.random.fold_in(gauss_key, 1)))
+        flow = "gaussian" if khat < _GOOD_KHAT and share > _GOOD_SHARE else "realnvp"
+        if flow != "gaussian":
+            weights = f"k-hat {khat:.2f}, {share:.0%} of the draws effective"
+            gaussian = gaussian._replace(sentence=f"{gaussian.sentence}; its weights ask for more ({weights})")
+    if flow == "gaussian":
+        fitted = make_flow(flow, target.size, loc=loc, scale_tril=tril)
+        return finish(gaussian._replace(flow=fitted), (gaussian.sentence,))
     start = make_flow(flow, target.size, loc=loc, scale_tril=tril, seed=flow_key)
     rung = flow_rung(target, start, flow, flow_key, bounds, **fit)
     return finish(rung, (gaussian.sentence, rung.sentence))

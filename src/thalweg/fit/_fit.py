@@ -17,6 +17,12 @@ _BAD_RUN = 20
 _MOST_ROLLBACKS = 6
 
 
+@eqx.filter_jit
+def _build(skeleton: Skeleton, vector: Array) -> Any:
+    """In one program; array by array would be a small compile each."""
+    return skeleton(vector)
+
+
 class FitState(NamedTuple):
     """The state of a fit: a skeleton and a flat vector, which is all that the optimiser sees.
 
@@ -45,7 +51,7 @@ class FitState(NamedTuple):
     @property
     def model(self) -> Any:
         """The distribution, as it is now."""
-        return self.skeleton(self.vector)
+        return _build(self.skeleton, self.vector)
 
 
 class Fit(AbstractProcess[FitState]):

@@ -6,8 +6,10 @@ import jax
 import numpy as np
 
 from thalweg._core import Array, PRNGKeyArray, numpy_rng
+from thalweg.diagnostics import importance_ess, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
+from thalweg.flows import tail_degrees_of_freedom
 from thalweg.objectives import ReverseKL
 from thalweg.posterior import log_density_of_rows
 from thalweg.run import Checkpoint, Progress, Status, run
@@ -83,6 +85,22 @@ def gaussian_rung(
     sentence = f"full-rank Gaussian: ELBO {elbo[best]:.2f} after {done} steps{spread}"
     loc, tril = np.asarray(result.state.loc[best]), np.asarray(result.state.scale_tril[best])
     return loc, tril, Rung(None, result.history, sentence, None)
+
+
+def gaussian_weights(
+    target: Target, loc: np.ndarray, scale_tril: np.ndarray, rng: np.random.Generator, n: int = 2000
+) -> tuple[float, float]:
+    """(k-hat, effective share) of the importance weights of the flow "gaussian", without compiling it."""
+    d, nu = len(loc), tail_degrees_of_freedom(len(loc))
+    z = rng.standard_normal((n, d)) * np.sqrt(nu / rng.chisquare(nu, (n, 1)))
+    # up to a constant, which weights do not mind
+    log_q = -0.5 * (nu + d) * np.log1p((z**2).sum(1) / nu)
+    log_p = log_density_of_rows(target, (loc + z @ scale_tril.T).astype(loc.dtype)).astype(float)
+    log_weights = log_p - log_q
+    if np.isnan(log_weights).any() or not np.isfinite(log_weights).any():
+        return np.inf, 0.0
+    smoothed = psis(log_weights)
+    return smoothed.khat, importance_ess(smoothed.log_weights) / n
 
 
 def flow_rung(

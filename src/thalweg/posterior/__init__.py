@@ -1,5 +1,6 @@
 """What every door leads to: draws, density, evidence, a verdict, ArviZ, a file."""
 
+from thalweg.posterior._arviz import preload
 from thalweg.posterior._draws import WeighedDraws, log_density_of_rows, weigh
 from thalweg.posterior._estimates import Bound, Estimate
 from thalweg.posterior._make import load, make_posterior
@@ -17,5 +18,6 @@ __all__ = [
     "load",
     "log_density_of_rows",
     "make_posterior",
+    "preload",
     "weigh",
 ]

@@ -10,6 +10,12 @@ from thalweg.targets import Target
 _CHAINS = 4
 
 
+def preload() -> None:
+    """Import what `to_datatree` and its files need: a second that a command can spend while a fit compiles."""
+    for name in ("arviz_base", "xarray", "h5netcdf"):
+        import_guest(name, "core")
+
+
 def to_datatree(
     groups: dict[str, dict[str, np.ndarray]],
     observed: dict[str, np.ndarray],
