@@ -64,7 +64,13 @@ def flowjax_pieces(path):
     from flowjax.train.losses import ElboLoss
 
     flow = coupling_flow(
-        jr.key(0), base_dist=StandardNormal((D,)), flow_layers=LAYERS, nn_width=WIDTH, nn_depth=2, invert=False
+        jr.key(0),
+        base_dist=StandardNormal((D,)),
+        flow_layers=LAYERS,
+        nn_width=WIDTH,
+        nn_depth=2,
+        nn_activation=jax.nn.silu,  # as ours; its own default is relu
+        invert=False,
     )
     return flow, ElboLoss(log_density, num_samples=DRAWS, stick_the_landing=path)
 
