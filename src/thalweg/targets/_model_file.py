@@ -165,7 +165,7 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
         )
     if callable(found.get("model")):
         arguments = _arguments(found["model"], values or {}, path)
-        return from_numpyro(found["model"], **arguments)
+        return from_numpyro(found["model"], **arguments).renamed(name)
     must = "define log_density and supports, log_prior and log_likelihood and supports, or a NumPyro model"
     raise ValueError(f"`model` {path} must {must}, got {', '.join(sorted(found)) or 'nothing'}")
 

@@ -203,7 +203,11 @@ class Target(eqx.Module):
         """The same target with its data, as they were first given, in what is now JAX's default precision."""
         return self._with_data(self._original.data)
 
-    def _with_data(self, data: Any) -> "Target":
+    def renamed(self, name: str) -> "Target":
+        """The same target under another name."""
+        return self._with_data(self._original.data, name)
+
+    def _with_data(self, data: Any, name: str | None = None) -> "Target":
         return Target(
             self.space,
             self.log_joint,
@@ -214,7 +218,7 @@ class Target(eqx.Module):
             predictive=self.predictive,
             observe=self.observe,
             observed_names=self.observed_names,
-            name=self.name,
+            name=name or self.name,
             coords=self.coords,
             dims=self.dims,
         )
