@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from posteriordb_models import RECORDS
 
 ROOT = Path(__file__).parents[2]
