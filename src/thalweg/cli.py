@@ -1,5 +1,6 @@
 """The command `thalweg`: parse, call, print."""
 
+import functools
 import json
 import os
 import shutil
@@ -74,12 +75,39 @@ class _BadOutput(ValueError):
     """The output folder cannot be used."""
 
 
+def _answer(command: Callable[..., None]) -> Callable[..., None]:
+    """Errors that a user can mend become one sentence and exit status 2, interruptions status 130.
+
+    Inside the command, since Typer answers a KeyboardInterrupt that reaches it in silence.
+    """
+
+    @functools.wraps(command)
+    def answered(*arguments: Any, **options: Any) -> None:
+        status = BAD_INPUT
+        try:
+            return command(*arguments, **options)
+        except Interrupted:
+            sentence, status = "interrupted; the same command with --resume goes on from here", INTERRUPTED
+        except KeyboardInterrupt:
+            sentence, status = "interrupted", INTERRUPTED
+        except (ValueError, FileNotFoundError, ImportError) as error:
+            sentence = " ".join(str(error).split())
+        except OSError as error:
+            what = f": {error.filename}" if error.filename else ""
+            sentence = f"`out` cannot be written: {error.strerror or error}{what}"
+        sys.stderr.write(f"thalweg: {sentence}\n")
+        raise typer.Exit(status)
+
+    return answered
+
+
 @app.callback()
 def _root() -> None:
     """Probabilistic inference with normalizing flows."""
 
 
 @app.command(help=_INFER_HELP)
+@_answer
 def infer(
     model: Annotated[Path, typer.Argument(help="The model file (.py).", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder to write to; it is made.", show_default=False)],
@@ -127,6 +155,7 @@ def infer(
 
 
 @app.command(help=_SAMPLE_HELP)
+@_answer
 def sample(
     run: Annotated[Path, typer.Argument(help="The folder that infer wrote.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The file to write: .npz, .csv or .json.", show_default=False)],
@@ -149,6 +178,7 @@ def sample(
 
 
 @app.command(help=_REPORT_HELP)
+@_answer
 def report(
     run: Annotated[Path, typer.Argument(help="The folder that infer wrote.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="The file to write; RUN/report.html by default.")] = None,
@@ -290,20 +320,6 @@ def _use_compile_cache() -> None:
 
 
 def main() -> None:
-    """Run the command; errors that a user can mend are one sentence and exit status 2."""
+    """Run the command."""
     _use_compile_cache()
-    try:
-        app()
-    except Interrupted:
-        sys.stderr.write("thalweg: interrupted; the same command with --resume goes on from here\n")
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt:
-        sys.stderr.write("thalweg: interrupted\n")
-        sys.exit(INTERRUPTED)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.stderr.write(f"thalweg: {' '.join(str(error).split())}\n")
-        sys.exit(BAD_INPUT)
-    except OSError as error:
-        what = f": {error.filename}" if error.filename else ""
-        sys.stderr.write(f"thalweg: `out` cannot be written: {error.strerror or error}{what}\n")
-        sys.exit(BAD_INPUT)
+    app()

@@ -1,6 +1,7 @@
 """The look at a user's log density when a target is built."""
 
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ def raised(argument: str, error: Exception) -> str:
     return f"`{argument}` raised {what}{_where(error)}"
 
 
+def _names_there(target: Target, error: Exception) -> str:
+    """For a name that was looked up in vain: the names there are."""
+    if not isinstance(error, KeyError):
+        return ""
+    data = f"the data's {', '.join(map(str, target.data))}" if isinstance(target.data, Mapping) else "no named data"
+    return f"; there are the parameters {', '.join(target.names)}, and {data}"
+
+
 def _abstractly(target: Target, function: Any) -> Any:
     """What a function of (params, data) returns, unchanged, with shapes in place of numbers."""
     seen = []
@@ -53,7 +62,7 @@ def _call(target: Target, argument: str, function: Any) -> Any:
         try:  # a concrete look: does it work on plain numbers?
             function(target.constrain(jnp.zeros(target.size, jnp.result_type(float)))[0], target.data)
         except Exception as concrete:
-            raise ValueError(raised(argument, concrete)) from concrete
+            raise ValueError(raised(argument, concrete) + _names_there(target, concrete)) from concrete
         remedy = "use jax.numpy instead of numpy or math, and jnp.where or jax.lax.cond instead of if"
         raise ValueError(
             f"`{argument}` works on plain numbers but not under jax.jit; {remedy}: {raised(argument, error)}"

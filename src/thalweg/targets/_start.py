@@ -1,6 +1,5 @@
 """Where to begin: points of R^d at which the log density and its gradient are finite."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,8 +80,8 @@ def _blame(target: Target, points: np.ndarray, values: np.ndarray, gradients: np
     if found := nan_leaves(target.data):
         remedy = f"there is NaN in {', '.join(found)}"
     names, origin = _culprits(target, points), None
-    if not names and np.isnan(values[0]):
-        params = target.space.constrain(jnp.asarray(points[0]), target.data)[0]
+    if not names and np.isnan(values).any():
+        params = target.space.constrain(jnp.asarray(points[np.argmax(np.isnan(values))]), target.data)[0]
         origin = first_nan(target.log_joint, params, target.data)
     if origin is not None:
         what, names = f"NaN (from {origin[0]})" if what == "NaN" else what, origin[1]
@@ -95,10 +94,10 @@ def _culprits(target: Target, points: np.ndarray) -> list[str]:
     found = []
     for name, where in target.space.slices.items():
         moved = np.tile(points[:1], (len(points), 1))
-        # farther than the starts reached, and the same for every number of the parameter in half of the tries
-        width = where.stop - where.start
-        steps = np.linspace(-10, 10, math.ceil(len(points) / 2))
-        moved[: len(steps), where] = np.repeat(steps[:, None], width, axis=1)
+        # farther than the starts reached, the same for every number of the parameter; then each its own way
+        far = np.geomspace(12, 1e4, len(points) // 5)
+        steps = np.concatenate([np.linspace(-10, 10, len(points) // 5), far, -far])
+        moved[: len(steps), where] = steps[:, None]
         moved[len(steps) :, where] = 2 * points[len(steps) :, where]
         if np.isfinite(np.asarray(_look(target, jnp.asarray(moved))[0])).any():
             found.append(name)
