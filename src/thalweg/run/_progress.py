@@ -19,19 +19,7 @@ class Progress:
         self._task: Any = None
 
     def __enter__(self) -> "Progress":
-        """Start drawing."""
-        if self._show:
-            columns, console = import_guest("rich.progress", "cli"), import_guest("rich.console", "cli")
-            self._bar = columns.Progress(
-                columns.TextColumn("{task.description:<16}"),
-                columns.BarColumn(bar_width=24),
-                columns.MofNCompleteColumn(),
-                columns.TextColumn("ELBO {task.fields[elbo]}  {task.fields[rate]} steps/s"),
-                columns.TimeRemainingColumn(compact=True),
-                console=console.Console(file=sys.stderr),
-                refresh_per_second=8,
-            )
-            self._bar.start()
+        """Nothing is drawn before the first stage, so that an error before it stands alone."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,6 +29,8 @@ class Progress:
 
     def stage(self, name: str, total: int) -> None:
         """A new line for a new stage."""
+        if self._show and self._bar is None:
+            self._start()
         if self._bar is not None:
             self._task = self._bar.add_task(name, total=total, elbo="...", rate="...")
 
@@ -53,3 +43,16 @@ class Progress:
         """The stage took `step` steps in the end."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step, total=step)
+
+    def _start(self) -> None:
+        columns, console = import_guest("rich.progress", "cli"), import_guest("rich.console", "cli")
+        self._bar = columns.Progress(
+            columns.TextColumn("{task.description:<16}"),
+            columns.BarColumn(bar_width=24),
+            columns.MofNCompleteColumn(),
+            columns.TextColumn("ELBO {task.fields[elbo]}  {task.fields[rate]} steps/s"),
+            columns.TimeRemainingColumn(compact=True),
+            console=console.Console(file=sys.stderr),
+            refresh_per_second=8,
+        )
+        self._bar.start()

@@ -1,0 +1,150 @@
+"""Bad input: exit status 2, one sentence, no traceback, nothing half-written."""
+
+import errno
+import json
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+import thalweg.cli
+from thalweg.report import report
+
+SCHOOLS = Path(__file__).parents[2] / "examples" / "eight_schools"
+HEAD = "import jax.numpy as jnp\nimport thalweg as tw\nsupports = {'x': tw.real(), 't': tw.real()}\n"
+NUMPYRO = "import numpyro\nimport numpyro.distributions as dist\n"
+
+
+@pytest.fixture(autouse=True)
+def _as_users_write(monkeypatch):
+    """Users' files promote types and ranks; and no compile cache is left behind by a test."""
+    monkeypatch.setattr(thalweg.cli, "_use_compile_cache", lambda: None)
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def command(monkeypatch, capsys, *arguments):
+    """(exit status, standard output, standard error) of the command."""
+    monkeypatch.setattr(sys, "argv", ["thalweg", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        thalweg.cli.main()
+    out, err = capsys.readouterr()
+    return stop.value.code or 0, out, err
+
+
+def refused(monkeypatch, capsys, out, *arguments):
+    """The one sentence of a refusal."""
+    status, stdout, stderr = command(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert stdout == ""
+    assert stderr.startswith("thalweg: ")
+    assert stderr.count("\n") == 1
+    assert "Traceback" not in stderr
+    assert not out.is_dir() or not list(out.iterdir())
+    return stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "data", "words"),
+    [
+        ("import nothing_here", None, ["cannot be run", "line 1", "nothing_here"]),
+        ("def f(:", None, ["SyntaxError in line 1"]),
+        ("x = 1", None, ["must define log_density and supports"]),
+        ("def log_density(p):\n    return 0.0", None, ["must define supports"]),
+        (HEAD + "def log_density(p):\n    return -p['x'] * jnp.ones(3)", None, ["must return one number", "(3,)"]),
+        (HEAD + "def log_density(p):\n    return 3", None, ["must return a float"]),
+        (HEAD + "def log_density(p):\n    return jnp.log(-1 - p['t']**2) - p['x']**2", None, ["NaN", "`t`", "t=0"]),
+        (
+            HEAD + "def log_density(p):\n    return jnp.where(p['t'] > 50, 0, -jnp.inf) - p['x']**2",
+            None,
+            ["-inf", "because of `t`", "x=0, t=0"],
+        ),
+        (HEAD + "def log_density(p, data):\n    return -p['x']**2 * data['a']", {"b": 1.0}, ["'a'", "the data's b"]),
+        (HEAD + "def log_density(p, data):\n    return -p['x']**2", None, ["`data` must be given"]),
+        (
+            HEAD + "def log_density(p, data):\n    return -(p['x'] - data['a'] @ data['b'])**2",
+            {"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]},
+            ["`log_density` raised", "line 5"],
+        ),
+        (HEAD + "def log_density(p, data):\n    return -p['x']**2", '{"a": [1.0, NaN]}', ["NaN", "data['a']"]),
+        (HEAD + "def log_density(p, data):\n    return -p['x']**2", {"a": ["b"]}, ["data['a']", "hold numbers"]),
+        (
+            HEAD + "def log_density(p, data):\n    return -p['x']**2",
+            {"a": [[1], [1, 2]]},
+            ["data['a']", "equal length"],
+        ),
+        (HEAD + "def log_density(p, data):\n    return -p['x']**2", '{"a": ', ["cannot be read"]),
+        (
+            NUMPYRO + "def model(y):\n    numpyro.sample('k', dist.Poisson(3.0))",
+            {"y": 1.0},
+            ["'k'", "discrete Poisson"],
+        ),
+        (
+            NUMPYRO + "def model(a, y=None):\n    numpyro.sample('k', dist.Normal(a))",
+            {"Y": 1.0},
+            ["must have a", "got Y"],
+        ),
+        (
+            NUMPYRO + "def model(a, y=None):\n    numpyro.sample('k', dist.Normal(a))",
+            {"a": 1.0, "Y": 1.0},
+            ["only have arguments", "got Y"],
+        ),
+    ],
+)
+def test_models_and_data(monkeypatch, capsys, tmp_path, source, data, words):
+    model, out = tmp_path / "model.py", tmp_path / "run"
+    model.write_text(source + "\n")
+    extra = []
+    if data is not None:
+        (tmp_path / "d.json").write_text(data if isinstance(data, str) else json.dumps(data))
+        extra = ["--data", tmp_path / "d.json"]
+    sentence = refused(monkeypatch, capsys, out, "infer", model, *extra, "--out", out)
+    for word in words:
+        assert word in sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--flow", "realnpv"], "did you mean 'realnvp'?"),
+        (["--steps", "-5"], "`steps` must be a whole number of at least 1, got -5"),
+        (["--budget", "-1"], "`budget` must be a positive number of seconds"),
+        (["--batch-size", "3"], "`batch_size` must be None unless"),
+    ],
+)
+def test_options(monkeypatch, capsys, tmp_path, options, words):
+    out = tmp_path / "run"
+    arguments = ["infer", SCHOOLS / "model.py", "--data", SCHOOLS / "data.json", "--out", out, *options]
+    assert words in refused(monkeypatch, capsys, out, *arguments)
+
+
+def test_missing_files_and_folders(monkeypatch, capsys, tmp_path):
+    out, model, data = tmp_path / "run", SCHOOLS / "model.py", SCHOOLS / "data.json"
+    assert "must be a file" in refused(monkeypatch, capsys, out, "infer", tmp_path / "no.py", "--out", out)
+    assert "must be a file" in refused(
+        monkeypatch, capsys, out, "infer", model, "--data", tmp_path / "no.json", "--out", out
+    )
+    (tmp_path / "d.txt").write_text("1")
+    assert ".npz or .csv" in refused(
+        monkeypatch, capsys, out, "infer", model, "--data", tmp_path / "d.txt", "--out", out
+    )
+    under_a_file = tmp_path / "d.txt" / "run"
+    assert "folder that can be written" in refused(
+        monkeypatch, capsys, out, "infer", model, "--data", data, "--out", under_a_file
+    )
+    assert "thalweg infer wrote" in refused(monkeypatch, capsys, out, "sample", tmp_path, "--out", tmp_path / "x.npz")
+    assert "thalweg infer wrote" in refused(monkeypatch, capsys, out, "report", tmp_path)
+
+
+def test_a_full_disk_leaves_nothing_half_written(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "run"
+
+    def full(posterior, path):
+        report(posterior, path)
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(thalweg.cli, "write_report", full)
+    model = SCHOOLS.parent / "banana" / "model.py"
+    sentence = refused(monkeypatch, capsys, out, "infer", model, "--out", out, "--flow", "gaussian", "--quiet")
+    assert "No space left on device" in sentence

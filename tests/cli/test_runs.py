@@ -1,0 +1,86 @@
+"""Whole runs of the command: files, exit statuses, sample, report, interruption and resuming."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+
+import thalweg as tw
+
+THALWEG = str(Path(sys.executable).parent / "thalweg")
+ROOT = Path(__file__).parents[2]
+BANANA = ROOT / "examples" / "banana" / "model.py"
+SCHOOLS = ROOT / "examples" / "eight_schools"
+FILES = ["posterior.nc", "posterior.thalweg", "report.html", "summary.json"]
+
+
+def call(*arguments, status=0):
+    """A whole process; its standard output and error."""
+    done = subprocess.run([THALWEG, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run, and what it printed."""
+    out = tmp_path_factory.mktemp("run")
+    return out, call("infer", BANANA, "--out", out, "--json", "--flow", "gaussian", status=3)
+
+
+def test_an_untrusted_run_is_whole_and_says_so(run):
+    out, (stdout, stderr) = run
+    summary = json.loads(stdout)
+    assert sorted(f.name for f in out.iterdir()) == FILES
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert stderr == ""
+    assert not summary["verdict"]["ok"]
+    assert "Do not trust it" in summary["verdict"]["sentence"]
+    assert [row["name"] for row in summary["parameters"]] == ["x", "y"]
+    assert tw.load(out / "posterior.thalweg").sample(10)["x"].shape == (10,)
+    tree = xarray.open_datatree(out / "posterior.nc")
+    assert tree["posterior"]["x"].shape == (4, 1000)
+    assert "Do not trust it" in (out / "report.html").read_text()
+
+
+def test_sample_and_report(run, tmp_path):
+    out, _ = run
+    call("sample", out, "-n", 50, "--out", tmp_path / "d.npz", status=3)
+    call("sample", out, "-n", 50, "--raw", "--out", tmp_path / "d.csv")
+    raw = tw.load(out / "posterior.thalweg").sample(50)
+    table = np.genfromtxt(tmp_path / "d.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(table["x"], raw["x"], rtol=1e-6)
+    assert np.load(tmp_path / "d.npz")["y"].shape == (50,)
+    call("report", out, "--out", tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+
+
+def test_interrupted_then_resumed_to_the_same_bits(tmp_path):
+    first, whole = tmp_path / "a", tmp_path / "b"
+    arguments = [THALWEG, "infer", str(SCHOOLS / "model.py"), "--data", str(SCHOOLS / "data.json"), "--quiet"]
+    arguments += ["--flow", "realnvp", "--steps", "6000"]
+    process = subprocess.Popen([*arguments, "--out", str(first)], stderr=subprocess.PIPE, text=True)
+    # the fit begins once the folder is there and the Gaussian start has been kept
+    deadline = time.monotonic() + 60
+    while not (first / "checkpoint.thalweg").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == "thalweg: interrupted; the same command with --resume goes on from here\n"
+    assert [f.name for f in first.iterdir()] == ["checkpoint.thalweg"]
+    for out, extra in ((first, ["--resume"]), (whole, [])):
+        subprocess.run([*arguments, "--out", str(out), *extra], check=True)
+        assert sorted(f.name for f in out.iterdir()) == FILES
+    a, b = (tw.load(out / "posterior.thalweg") for out in (first, whole))
+    np.testing.assert_array_equal(a.trace["elbo"], b.trace["elbo"])
+    np.testing.assert_array_equal(a.sample(100)["tau"], b.sample(100)["tau"])
+    assert a.log_evidence == b.log_evidence
