@@ -123,7 +123,9 @@ def weigh(flow: AbstractSampler, target: Target, key: PRNGKeyArray, n: int) -> W
 
 def constrain(space: Space, data: PyTree, u: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of R^d as a dict of constrained parameters."""
-    return _in_pieces(lambda rows: _constrain_rows(space, data, rows), u, len(u))
+    params = _in_pieces(lambda rows: _constrain_rows(space, data, rows), u, len(u))
+    # JAX gives dicts back in the order of their keys
+    return {name: params[name] for name in space.names}
 
 
 def unconstrain(space: Space, data: PyTree, draws: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
