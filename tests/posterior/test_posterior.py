@@ -134,7 +134,7 @@ def test_arviz_tree(posterior):
     table = arviz_stats.summary(tree, round_to="none")
     assert abs(float(table.loc["mu", "mean"]) - MU_MEAN) < 0.1
     loo = arviz_stats.loo(tree)
-    assert np.isfinite(loo.elpd)
+    assert np.isfinite(loo.elpd)  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValueError, match="multiple of 4"):
         posterior.to_arviz(10)
 
