@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from thalweg._core import (
     Seed,
@@ -36,6 +37,7 @@ def infer(
     seed: Seed = 0,
     budget: float | None = None,
     init: dict[str, Any] | None = None,
+    mesh: Mesh | None = None,
     dtype: Any = None,
     progress: bool = True,  # noqa: FBT001, FBT002 (part of the public signature)
     *,
@@ -59,6 +61,7 @@ def infer(
         seed: an int or a JAX key.
         budget: seconds for the fit; None for no bound.
         init: a point to start from, name -> constrained value; else 0 and random points in [-2, 2]^d.
+        mesh: devices (a `jax.sharding.Mesh`) to cut a step's draws over; None for one.
         dtype: "float32" or "float64"; None for what JAX is set to (float32 unless you changed it).
         progress: whether to draw a bar on standard error.
         steps: the most steps of the flow; 1000 by default.
@@ -86,6 +89,8 @@ def infer(
         raise ValueError(requirement("budget", "be a positive number of seconds", budget))
     if not learning_rate > 0:
         raise ValueError(requirement("learning_rate", "be positive", learning_rate))
+    if mesh is not None and n_draws % mesh.size:
+        raise ValueError(requirement("n_draws", f"be a multiple of the mesh's {mesh.size} devices", n_draws))
     if batch_size is not None and not target.is_split:
         raise ValueError(requirement("batch_size", "be None unless the target comes from from_likelihood", batch_size))
     began = time.monotonic()
@@ -104,7 +109,7 @@ def infer(
         target = target.in_default_precision()
         kept = None if checkpoint is None else Checkpoint(checkpoint, settings, resume=resume)
         bounds = Budget(None if budget is None else began + budget, bar, kept)
-        posterior = _climb(target, flow, as_key(seed), init, bounds, settings)
+        posterior = _climb(target, flow, as_key(seed), init, mesh, bounds, settings)
         if kept is not None:
             kept.remove()
     posterior.settings["seconds"] = round(time.monotonic() - began, 2)
@@ -116,11 +121,12 @@ def _climb(
     flow: str | AbstractSampler,
     key: jax.Array,
     init: dict[str, Any] | None,
+    mesh: Mesh | None,
     bounds: Budget,
     settings: dict[str, Any],
 ) -> Posterior:
     start_key, gauss_key, flow_key, weigh_key = (jax.random.fold_in(key, i) for i in range(4))
-    fit = {k: settings[k] for k in ("steps", "n_draws", "learning_rate", "batch_size")}
+    fit = {**{k: settings[k] for k in ("steps", "n_draws", "learning_rate", "batch_size")}, "mesh": mesh}
     starts = find_start(target, start_key, init)
 
     def finish(rung: Rung, taken: tuple[str, ...]) -> Posterior:

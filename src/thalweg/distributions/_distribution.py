@@ -67,7 +67,7 @@ class AbstractSampler(eqx.Module):
         """Draws, of shape (*shape, *context's batch, *self.shape).
 
         Args:
-            seed: a JAX key or an int.
+            seed: a JAX key or an int; or an array of keys, one a draw, which stands in for `shape`.
             shape: how many draws (an int, or axes).
             context: a batch of contexts, each of `context_shape`.
         """
@@ -95,9 +95,12 @@ class AbstractSampler(eqx.Module):
     def _draw(self, function, seed: Seed, shape: int | Shape, context: Array | None):  # noqa: ANN001, ANN202
         self._check_context(context)
         axes = (check_positive_int("shape", shape),) if isinstance(shape, int) else tuple(shape)
+        keys = as_key(seed)
+        if keys.shape:
+            return over_batch(function, {"key": (keys, ()), "context": (context, self.context_shape)})
         if context is not None and self.context_shape is not None:
             axes = (*axes, *context.shape[: context.ndim - len(self.context_shape)])
-        keys = jax.random.split(as_key(seed), axes) if axes else as_key(seed)
+        keys = jax.random.split(keys, axes) if axes else keys
         return over_batch(function, {"key": (keys, ()), "context": (context, self.context_shape)})
 
 

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from thalweg._core import Array, PRNGKeyArray, numpy_rng
 from thalweg.diagnostics import importance_ess, psis
@@ -114,9 +115,11 @@ def flow_rung(
     learning_rate: float,
     n_draws: int,
     batch_size: int | None,
+    mesh: Mesh | None,
 ) -> Rung:
     """Fit a flow by path gradients of the reverse KL."""
-    process = Fit(ReverseKL(target, n_draws, path=True, batch_size=batch_size), learning_rate=learning_rate)
+    objective = ReverseKL(target, n_draws, path=True, batch_size=batch_size, mesh=mesh)
+    process = Fit(objective, learning_rate=learning_rate)
     result = run(
         process,
         process.init(flow),

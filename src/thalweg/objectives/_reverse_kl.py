@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from thalweg._core import Array, PRNGKeyArray, PyTree, Scalar, over_batch, register
 from thalweg.distributions import AbstractSampler
@@ -28,6 +29,8 @@ class ReverseKL(AbstractObjective):
             costs one evaluation of q's inverse. False gives the plain reparametrised gradient.
         batch_size: rows of the data a step, for targets made by `from_likelihood` (doubly stochastic: the rows'
             log-likelihood is scaled up by n / batch_size, which keeps value and gradient unbiased); None for all.
+        mesh: devices to cut the draws over; the whole batch's keys are split, not each device's, so that any number of
+            devices makes the same draws. `n_draws` must be a multiple of their number.
 
     Source: Rezende and Mohamed 2015; Roeder et al. 2017; Titsias and Lazaro-Gredilla 2014.
     """
@@ -36,6 +39,7 @@ class ReverseKL(AbstractObjective):
     n_draws: int = eqx.field(static=True, default=128)
     path: bool = eqx.field(static=True, default=True)
     batch_size: int | None = eqx.field(static=True, default=None)
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def __call__(
         self, distribution: AbstractSampler, key: PRNGKeyArray, batch: PyTree = None
@@ -45,7 +49,10 @@ class ReverseKL(AbstractObjective):
         data, weight = (self.target.data if batch is None else batch), 1.0
         if self.batch_size is not None:
             data, weight = self.target.rows(pick, data, self.batch_size)
-        sample = distribution.sample_and_path_log_q if self.path else distribution.sample_and_log_q
-        u, log_q = sample(draw, (self.n_draws,))
+        keys = jax.random.split(draw, self.n_draws)
+        if self.mesh is not None:
+            over_all = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+            keys = jax.lax.with_sharding_constraint(keys, over_all)
+        u, log_q = (distribution.sample_and_path_log_q if self.path else distribution.sample_and_log_q)(keys)
         loss = jnp.mean(log_q - log_density_of_batch(self.target, u, data, weight))
         return loss, {"elbo": -loss}
