@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core._checks import requirement
-from thalweg._core._types import Array, PRNGKeyArray, Seed
+from thalweg._core._types import Array, Key, Seed
 
 
 def _is_key(seed: Any) -> bool:
@@ -16,8 +16,8 @@ def _is_key(seed: Any) -> bool:
     )
 
 
-def as_key(seed: Seed) -> PRNGKeyArray:
-    """A typed JAX key from an int, a typed key or an old-style (uint32) key.
+def as_key(seed: Seed) -> Key[Array, "..."]:
+    """A typed JAX key from an int, a typed key or an old-style (uint32) key; an array of typed keys as it is.
 
     Raises:
         ValueError: if `seed` is neither.
