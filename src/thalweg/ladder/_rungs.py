@@ -89,7 +89,7 @@ def gaussian_rung(
 
 
 def gaussian_weights(
-    target: Target, loc: np.ndarray, scale_tril: np.ndarray, rng: np.random.Generator, n: int = 2000
+    target: Target, loc: np.ndarray, scale_tril: np.ndarray, rng: np.random.Generator, n: int = 10_000
 ) -> tuple[float, float]:
     """(k-hat, effective share) of the importance weights of the flow "gaussian", without compiling it."""
     d, nu = len(loc), tail_degrees_of_freedom(len(loc))
