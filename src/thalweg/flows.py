@@ -29,15 +29,15 @@ Rng = np.random.Generator
 
 
 def _coupling_pairs(transformer: AbstractTransformer) -> Callable[..., AbstractBijection]:
-    """Layers in pairs: random complementary halves, each half moved once, then the next permutation."""
+    """Layers in pairs: a random half is moved, then the other one; the next pair halves anew.
+
+    All layers are alike, the permutation before each says what it moves, so that one layer is all that is compiled.
+    """
 
     def build(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
-        def pair() -> AbstractBijection:
-            first = Coupling(size, transformer, seed=rng, **network)
-            second = Coupling(size, transformer, swap=True, seed=rng, **network)
-            return Chain([Permutation(rng.permutation(size)), first, second])
-
-        return Scan([pair() for _ in range(max(1, layers // 2))])
+        other_half = np.roll(np.arange(size), -(size // 2))
+        orders = [other_half if i % 2 else rng.permutation(size) for i in range(layers)]
+        return Scan([Chain([Permutation(o), Coupling(size, transformer, seed=rng, **network)]) for o in orders])
 
     return build
 
@@ -105,7 +105,7 @@ def make_flow(
         size: d.
         loc: mean of the Gaussian, (d,); zeros by default.
         scale_tril: its lower triangular factor, (d, d); the identity by default.
-        layers: how many; each recipe has its own default. Couplings come in pairs.
+        layers: how many; each recipe has its own default.
         width: of the conditioners' hidden layers.
         depth: their number.
         seed: an int or a JAX key.

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from thalweg._core import (
     Seed,
+    ahead,
     as_key,
     check_choice,
     check_positive_int,
@@ -18,17 +19,19 @@ from thalweg._core import (
     precision,
     requirement,
     resolve_dtype,
+    split_on_host,
 )
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import FLOWS, make_flow
-from thalweg.ladder import Budget, Rung, flow_rung, gaussian_rung, gaussian_weights
-from thalweg.posterior import Posterior, make_posterior
+from thalweg.ladder import Budget, Rung, flow_process, flow_rung, gaussian_rung, gaussian_weights
+from thalweg.posterior import Posterior, make_posterior, rehearse
 from thalweg.run import Checkpoint, Progress
 from thalweg.targets import Target, find_start
 
 _N_STARTS = 3
-_GOOD_KHAT, _GOOD_SHARE = 0.3, 0.5
-"""A Gaussian whose weights are this good needs no flow."""
+_STEPS, _FURTHER_STEPS = 500, 1000
+_GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE = 0.3, 0.5, 0.5
+"""A Gaussian whose weights are this good needs no flow, a flow no further steps."""
 
 
 def infer(
@@ -64,7 +67,7 @@ def infer(
         mesh: devices (a `jax.sharding.Mesh`) to cut a step's draws over; None for one.
         dtype: "float32" or "float64"; None for what JAX is set to (float32 unless you changed it).
         progress: whether to draw a bar on standard error.
-        steps: the most steps of the flow; 1000 by default.
+        steps: the most steps of the flow; by default 500, then 1000 more if its weights or its raw draws ask for them.
         n_draws: draws a step.
         learning_rate: Adam's, at its highest.
         batch_size: rows of data a step, for a target from `from_likelihood`; None for all.
@@ -99,7 +102,7 @@ def infer(
         "model": target.name,
         "flow": name,
         "seed": seed if isinstance(seed, int) else str(np.asarray(jax.random.key_data(as_key(seed)))),
-        "steps": steps or 1000,
+        "steps": steps,
         "n_draws": n_draws,
         "learning_rate": learning_rate,
         "batch_size": batch_size,
@@ -125,8 +128,8 @@ def _climb(
     bounds: Budget,
     settings: dict[str, Any],
 ) -> Posterior:
-    start_key, gauss_key, flow_key, weigh_key = (jax.random.fold_in(key, i) for i in range(4))
-    fit = {**{k: settings[k] for k in ("steps", "n_draws", "learning_rate", "batch_size")}, "mesh": mesh}
+    start_key, gauss_key, second_look_key, flow_key, weigh_key = split_on_host(key, 5)
+    process = flow_process(target, **{k: settings[k] for k in ("n_draws", "learning_rate", "batch_size")}, mesh=mesh)
     starts = find_start(target, start_key, init)
 
     def finish(rung: Rung, taken: tuple[str, ...]) -> Posterior:
@@ -142,10 +145,23 @@ def _climb(
             failed=rung.failed,
         )
 
+    def finish_flow(start: AbstractSampler, name: str, *taken: str) -> Posterior:
+        first_key, second_key = split_on_host(flow_key, 2)
+        rehearsed = ahead(lambda: rehearse(start, target))
+        rung = flow_rung(process, start, name, first_key, bounds, steps=settings["steps"] or _STEPS)
+        rehearsed()
+        posterior = finish(rung, (*taken, rung.sentence))
+        verdict, share = posterior.verdict, posterior.verdict.ess / posterior.verdict.n_draws
+        good = verdict.raw_ok and verdict.khat < _FLOW_KHAT and share > _SHARE
+        if good or settings["steps"] or rung.failed or bounds.is_over:
+            return posterior
+        further = flow_rung(process, rung.flow, f"{name}, further", second_key, bounds, steps=_FURTHER_STEPS)
+        history = {k: np.concatenate([rung.history[k], further.history[k]]) for k in rung.history}
+        return finish(further._replace(history=history), (*taken, rung.sentence, further.sentence))
+
     if not isinstance(flow, str):
         check_shape("flow", np.empty(flow.shape), (target.size,), "a flow built by hand is a distribution on R^d")
-        rung = flow_rung(target, flow, settings["flow"], flow_key, bounds, **fit)
-        return finish(rung, (rung.sentence,))
+        return finish_flow(flow, settings["flow"])
     loc, tril, gaussian = gaussian_rung(
         target, starts[:_N_STARTS], gauss_key, bounds, batch_size=settings["batch_size"]
     )
@@ -155,22 +171,21 @@ def _climb(
         return finish(gaussian._replace(flow=fitted), (gaussian.sentence,))
 
     if flow == "auto":
-        khat, share = gaussian_weights(target, loc, tril, numpy_rng(jax.random.fold_in(gauss_key, 1)))
-        if khat < _GOOD_KHAT and share > _GOOD_SHARE:
+        khat, share = gaussian_weights(target, loc, tril, numpy_rng(second_look_key))
+        if khat < _GAUSSIAN_KHAT and share > _SHARE:
             posterior = finish_gaussian()
             verdict = posterior.verdict
             khat, share = verdict.khat, verdict.ess / verdict.n_draws
             # the second look is at other draws: one lucky set of weights is not enough
-            if khat < _GOOD_KHAT and share > _GOOD_SHARE:
+            if khat < _GAUSSIAN_KHAT and share > _SHARE:
                 return posterior
         weights = f"k-hat {khat:.2f}, {share:.0%} of the draws effective"
         gaussian = gaussian._replace(sentence=f"{gaussian.sentence}; its weights ask for more ({weights})")
-        flow = "realnvp"
     if flow == "gaussian":
         return finish_gaussian()
-    start = make_flow(flow, target.size, loc=loc, scale_tril=tril, seed=flow_key)
-    rung = flow_rung(target, start, flow, flow_key, bounds, **fit)
-    return finish(rung, (gaussian.sentence, rung.sentence))
+    name = "realnvp" if flow == "auto" else flow
+    start = make_flow(name, target.size, loc=loc, scale_tril=tril, seed=flow_key)
+    return finish_flow(start, name, gaussian.sentence)
 
 
 def _check_target(target: Any) -> None:

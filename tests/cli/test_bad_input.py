@@ -19,7 +19,7 @@ NUMPYRO = "import numpyro\nimport numpyro.distributions as dist\n"
 @pytest.fixture(autouse=True)
 def _as_users_write(monkeypatch):
     """Users' files promote types and ranks; and no compile cache is left behind by a test."""
-    monkeypatch.setattr(thalweg.cli, "_use_compile_cache", lambda: None)
+    monkeypatch.setattr(thalweg.cli, "_compile_fast", lambda: None)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
 

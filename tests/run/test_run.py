@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from thalweg._core import FileError
-from thalweg.run import AbstractProcess, Checkpoint, Interrupted, Status, run
+from thalweg.run import AbstractJittedProcess, Checkpoint, Interrupted, Status, run
 
 
-class Walk(AbstractProcess):
+class Walk(AbstractJittedProcess):
     """A random walk that stops itself when told; can send itself a signal at a review."""
 
     scale: jax.Array
@@ -86,7 +86,7 @@ def test_checkpoint_refuses_other_settings_and_other_shapes(tmp_path):
 
 
 def test_budget_stops():
-    class Slow(AbstractProcess):
+    class Slow(AbstractJittedProcess):
         chunk: ClassVar[int] = 1
         records: ClassVar[tuple[str, ...]] = ("elbo",)
 

@@ -1,11 +1,12 @@
 """What every room may use: array types, checks, trees, batching, roots, precision, files and their registry."""
 
-from thalweg._core._batching import over_batch
+from thalweg._core._ahead import ahead
+from thalweg._core._batching import in_pieces, over_batch
 from thalweg._core._checks import check_choice, check_positive_int, check_shape, check_trailing_shape, requirement
 from thalweg._core._files import write_atomically
 from thalweg._core._guests import import_guest
 from thalweg._core._precision import precision, resolve_dtype
-from thalweg._core._random import as_key, from_numpy, numpy_rng
+from thalweg._core._random import as_key, from_numpy, key_words, numpy_rng, split_on_host
 from thalweg._core._roots import increasing_root
 from thalweg._core._serialisation import FileError, read_file, register, write_file
 from thalweg._core._trees import Fixed, Skeleton, all_finite, partition_trainable, stack_modules, trainable, where_tree
@@ -26,6 +27,7 @@ __all__ = [
     "Seed",
     "Shape",
     "Skeleton",
+    "ahead",
     "all_finite",
     "as_key",
     "check_choice",
@@ -34,7 +36,9 @@ __all__ = [
     "check_trailing_shape",
     "from_numpy",
     "import_guest",
+    "in_pieces",
     "increasing_root",
+    "key_words",
     "numpy_rng",
     "over_batch",
     "partition_trainable",
@@ -43,6 +47,7 @@ __all__ = [
     "register",
     "requirement",
     "resolve_dtype",
+    "split_on_host",
     "stack_modules",
     "trainable",
     "where_tree",

@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg._core._checks import check_trailing_shape
+from thalweg._core._random import from_numpy
 from thalweg._core._types import Array, Shape
 
 
@@ -41,3 +43,22 @@ def over_batch(function: Callable[..., Any], arguments: dict[str, tuple[Array | 
             axes.append(-1)
     out = jax.vmap(function, in_axes=tuple(axes), out_axes=-1)(*values)
     return jax.tree.map(lambda o: jnp.moveaxis(o, -1, 0).reshape(*batch, *o.shape[:-1]), out)
+
+
+def in_pieces(function: Callable[[int, Any], Any], rows: Any, size: int) -> Any:
+    """Apply a jitted function to pieces of `size` rows, so that no other number of rows compiles it again.
+
+    Args:
+        function: (number of the piece, its rows) -> a pytree of arrays, rows first.
+        rows: a pytree of arrays, rows first.
+        size: rows a piece; the last one is padded by repeating its last row.
+
+    Returns:
+        The outputs for all rows, as NumPy arrays.
+    """
+    n = len(jax.tree.leaves(rows)[0])
+    out = []
+    for i, start in enumerate(range(0, n, size)):
+        kept = np.minimum(np.arange(start, start + size), n - 1)
+        out.append(function(i, jax.tree.map(lambda a, kept=kept: from_numpy(np.asarray(a)[kept]), rows)))
+    return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs])[:n], *out)

@@ -23,11 +23,28 @@ def as_key(seed: Seed) -> Key[Array, "..."]:
         ValueError: if `seed` is neither.
     """
     if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
-        return jax.random.key(int(seed) % 2**63)
+        high, low = divmod(int(seed) % 2**63, 2**32)
+        # what jax.random.key gives in double precision, without a program to compile
+        return _key_of_words(np.array([high, low], np.uint32))
     if _is_key(seed):
         key = jnp.asarray(seed)
         return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
     raise ValueError(requirement("seed", "be an int or a JAX key", repr(seed)))
+
+
+def _key_of_words(words: np.ndarray) -> Key[Array, "..."]:
+    return jax.random.wrap_key_data(jax.device_put(words), impl="threefry2x32")
+
+
+def key_words(key: Key[Array, ""]) -> np.ndarray:
+    """The numbers that a key is made of, for NumPy's generators."""
+    return np.asarray(jax.random.key_data(key))
+
+
+def split_on_host(key: Key[Array, ""], n: int) -> list[Key[Array, ""]]:
+    """N independent keys from one, by NumPy; compiles nothing."""
+    words = np.random.SeedSequence(key_words(key).tolist()).generate_state(2 * n).reshape(n, 2)
+    return [_key_of_words(pair) for pair in words.astype(np.uint32)]
 
 
 def from_numpy(numbers: Any) -> Array:
@@ -46,4 +63,4 @@ def numpy_rng(seed: Seed) -> np.random.Generator:
         return seed
     if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
         return np.random.default_rng(int(seed) % 2**63)
-    return np.random.default_rng(np.asarray(jax.random.key_data(as_key(seed))))
+    return np.random.default_rng(key_words(as_key(seed)))

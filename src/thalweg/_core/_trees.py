@@ -1,7 +1,7 @@
 """Pytrees: what is trainable, a module as a skeleton plus a flat vector, stacking of equal layers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import equinox as eqx
@@ -69,10 +69,26 @@ class Skeleton(eqx.Module, Generic[T]):
             ValueError: if the vector's length is not `size`.
         """
         check_shape("vector", vector, (self.size,))
+        return self._put_together(vector, lambda initial, moved: initial + moved)
+
+    def on_host(self, vector: Any) -> T:
+        """The same by NumPy, outside jit: it compiles nothing.
+
+        Raises:
+            ValueError: if the vector's length is not `size`.
+        """
+        check_shape("vector", vector, (self.size,))
+        return self._put_together(
+            np.asarray(vector), lambda initial, moved: jax.device_put(np.asarray(initial) + moved)
+        )
+
+    def _put_together(self, vector: Any, add: Callable[[Array, Any], Array]) -> T:
         leaves, structure = jax.tree.flatten(self.initial, is_leaf=_is_fixed)
         ends = np.cumsum([math.prod(np.shape(x.value)) for x in leaves])
         parts = [vector[e - x.value.size : e] for e, x in zip(ends, leaves, strict=True)]
-        moved = [x.value + p.reshape(x.value.shape).astype(x.value.dtype) for x, p in zip(leaves, parts, strict=True)]
+        moved = [
+            add(x.value, p.reshape(x.value.shape).astype(x.value.dtype)) for x, p in zip(leaves, parts, strict=True)
+        ]
         return eqx.combine(jax.tree.unflatten(structure, moved), self.rest)
 
 

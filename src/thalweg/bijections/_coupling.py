@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from thalweg._core import Array, Cost, Scalar, Seed, Shape, check_positive_int, register
@@ -59,14 +60,34 @@ class Coupling(AbstractBijection):
         """(d,)."""
         return self.in_shape
 
-    def _run(self, point: Array, context: Array | None, *, inverse: bool) -> tuple[Array, Scalar]:
+    def _split(self, point: Array) -> tuple[Array, Array]:
         half = self.in_shape[0] // 2
-        kept, moved = (point[half:], point[:half]) if self.swap else (point[:half], point[half:])
+        return (point[half:], point[:half]) if self.swap else (point[:half], point[half:])
+
+    def _join(self, kept: Array, moved: Array) -> Array:
+        return jnp.concatenate([moved, kept] if self.swap else [kept, moved])
+
+    def _params(self, kept: Array, context: Array | None) -> Array:
         seen = kept if context is None else jnp.concatenate([kept, context])
-        params = self.conditioner(seen).reshape(self.transformer.n_params, moved.shape[0])
+        return self.conditioner(seen).reshape(self.transformer.n_params, self.in_shape[0] - kept.shape[0])
+
+    def _run(self, point: Array, context: Array | None, *, inverse: bool) -> tuple[Array, Scalar]:
+        kept, moved = self._split(point)
+        params = self._params(kept, context)
         method = self.transformer.inverse_and_log_slope if inverse else self.transformer.forward_and_log_slope
         moved, log_slope = method(moved, params)
-        return jnp.concatenate([moved, kept] if self.swap else [kept, moved]), log_slope.sum()
+        return self._join(kept, moved), log_slope.sum()
+
+    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Scalar, Array]:
+        kept, moved = self._split(x)
+        kept_score, moved_score = self._split(score)
+        params, pull_network = jax.vjp(lambda seen: self._params(seen, context), kept)
+        (moved, log_slope), pull = jax.vjp(self.transformer.forward_and_log_slope, moved, params)
+        moved_change, params_change = pull((jnp.zeros_like(moved), jnp.ones_like(moved)))
+        moved_score = (moved_score - moved_change) * jnp.exp(-log_slope)
+        (change,) = pull_network(params_change + pull((moved_score, jnp.zeros_like(moved)))[1])
+        score = jax.lax.stop_gradient(self._join(kept_score - change, moved_score))
+        return self._join(kept, moved), log_slope.sum(), score
 
     def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
         return self._run(x, context, inverse=False)

@@ -189,6 +189,9 @@ class Permutation(AbstractBijection):
     def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
         return x[self.permutation], jnp.zeros((), x.dtype)
 
+    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Scalar, Array]:
+        return x[self.permutation], jnp.zeros((), x.dtype), score[self.permutation]
+
     def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
         return y[self.back], jnp.zeros((), y.dtype)
 

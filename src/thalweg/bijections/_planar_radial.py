@@ -75,6 +75,16 @@ class Planar(AbstractBijection):
         h = jnp.tanh(self.w @ x + self.b)
         return x + u * h, jnp.log1p(wu * (1 - h**2))
 
+    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Scalar, Array]:
+        y, log_det = self._forward_and_log_det(x, context)
+        frozen = jax.lax.stop_gradient(self)
+        u, wu = frozen._constrained()
+        h = jnp.tanh(frozen.w @ jax.lax.stop_gradient(x) + frozen.b)
+        slope = 1 - h**2
+        # J' = I + slope w u', inverted by Sherman and Morrison: no root is needed
+        rest = score + frozen.w * (2 * wu * h * slope / (1 + wu * slope))
+        return y, log_det, rest - frozen.w * (slope * (u @ rest) / (1 + wu * slope))
+
     def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
         u, wu = self._constrained()
         wy = self.w @ y

@@ -5,10 +5,10 @@ localization: an improved R-hat", Bayesian Analysis 16. `draws` is (chains, draw
 cannot be judged (a value that is not finite, fewer than four draws) is NaN.
 """
 
+import math
+
 import numpy as np
-from scipy.fft import next_fast_len
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from thalweg._core import requirement
 from thalweg.diagnostics._weights import as_log_weights
@@ -73,6 +73,8 @@ def _split(draws: np.ndarray) -> np.ndarray:
 
 def _rank_normalised(draws: np.ndarray) -> np.ndarray:
     """Normal scores of the pooled ranks, with Blom's offset."""
+    from scipy.stats import rankdata  # 0.4 s, which `import thalweg` shall not cost
+
     return ndtri((rankdata(draws).reshape(draws.shape) - 0.375) / (draws.size + 0.25))
 
 
@@ -87,7 +89,7 @@ def _split_rhat(draws: np.ndarray) -> float:
 
 def _autocovariance(draws: np.ndarray) -> np.ndarray:
     length = draws.shape[1]
-    padded = next_fast_len(2 * length, real=True)
+    padded = 2 ** math.ceil(math.log2(2 * length))
     spectrum = np.fft.rfft(draws - np.mean(draws, axis=1, keepdims=True), padded, axis=1)
     return np.fft.irfft(np.abs(spectrum) ** 2, padded, axis=1)[:, :length] / length
 

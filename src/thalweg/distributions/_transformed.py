@@ -1,5 +1,7 @@
 """A base distribution pushed through a bijection: a flow."""
 
+import jax
+
 from thalweg._core import Array, PRNGKeyArray, Scalar, Shape, register, requirement
 from thalweg.bijections import AbstractBijection
 from thalweg.distributions._distribution import AbstractDistribution
@@ -46,6 +48,14 @@ class Transformed(AbstractDistribution):
         z, log_base = self.base._sample_and_log_q(key, None)
         x, log_det = self.bijection._forward_and_log_det(z, context)
         return x, log_base - log_det
+
+    def _sample_and_path_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
+        # the score is pushed along with the draw, so that nothing is inverted
+        z = self.base._sample(key, None)
+        frozen = jax.lax.stop_gradient
+        log_base, score = jax.value_and_grad(frozen(self.base)._log_prob)(frozen(z), None)
+        x, log_det, score = self.bijection._forward_with_score(z, score, context)
+        return x, frozen(log_base - log_det) + (score * (x - frozen(x))).sum()
 
     def _log_prob(self, x: Array, context: Array | None) -> Scalar:
         z, log_det = self.bijection._inverse_and_log_det(x, context)

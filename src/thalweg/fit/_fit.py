@@ -10,17 +10,11 @@ import numpy as np
 from thalweg._core import Array, Float, PRNGKeyArray, Scalar, Skeleton, all_finite, where_tree
 from thalweg.fit._optimiser import init_optimiser, optimiser_step
 from thalweg.objectives import AbstractObjective
-from thalweg.run import AbstractProcess, Status
+from thalweg.run import AbstractJittedProcess, Status
 
 _BAD_RUN = 20
 """So many bad steps in a row roll the fit back to the last good review."""
 _MOST_ROLLBACKS = 6
-
-
-@eqx.filter_jit
-def _build(skeleton: Skeleton, vector: Array) -> Any:
-    """In one program; array by array would be a small compile each."""
-    return skeleton(vector)
 
 
 class FitState(NamedTuple):
@@ -51,10 +45,10 @@ class FitState(NamedTuple):
     @property
     def model(self) -> Any:
         """The distribution, as it is now."""
-        return _build(self.skeleton, self.vector)
+        return self.skeleton.on_host(self.vector)
 
 
-class Fit(AbstractProcess[FitState]):
+class Fit(AbstractJittedProcess[FitState]):
     r"""Minimise an objective by Adam.
 
     The learning rate rises over the warm-up, stays, and once the objective has settled (its mean over the last window

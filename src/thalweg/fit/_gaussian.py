@@ -1,37 +1,32 @@
 """A full-rank Gaussian by natural-gradient ascent of the ELBO, from several starts at once."""
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 
-from thalweg._core import Array, Float, PRNGKeyArray, Scalar, all_finite, from_numpy, where_tree
+from thalweg._core import PRNGKeyArray, key_words
 from thalweg.run import AbstractProcess, Status
-from thalweg.targets import Target
+from thalweg.targets import Target, value_and_score_of_rows
 
 
 class GaussianState(NamedTuple):
-    """The state of a Gaussian fit from k starts.
+    """The state of a Gaussian fit from k starts, in double precision.
 
     Attributes:
         loc: means, (k, d).
         scale_tril: Cholesky factors of the covariances, (k, d, d).
-        careful: (k,), 1 where the mean's step is kept below Newton's, 0 where it is bold.
         cooling: the step at which cooling down began, -1 before.
         n_bad: bad steps so far.
     """
 
-    loc: Float[Array, "k d"]
-    scale_tril: Float[Array, "k d d"]
-    careful: Float[Array, " k"]
-    cooling: Array
-    n_bad: Array
+    loc: np.ndarray
+    scale_tril: np.ndarray
+    cooling: np.ndarray
+    n_bad: np.ndarray
 
 
 class GaussianFit(AbstractProcess[GaussianState]):
@@ -42,6 +37,9 @@ class GaussianFit(AbstractProcess[GaussianState]):
     one step of Newton's method where p is Gaussian, and with no noise at the end. Both parts are clipped in norm, the
     mean's step from every other start by Newton's too (what is narrow wants care, what is far off wants boldness), and
     rho falls while cooling down.
+
+    The log density and its gradient are all that is compiled; the d x d algebra beside it is NumPy's, since XLA takes a
+    second to compile it and no less time to run it.
 
     Source: Khan and Rue 2023, section 4 (the Bayesian learning rule for Gaussians), the Hessian by Stein's identity.
 
@@ -59,7 +57,6 @@ class GaussianFit(AbstractProcess[GaussianState]):
     cool_steps: int = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
     chunk: ClassVar[int] = 20
-    records: ClassVar[tuple[str, ...]] = ("elbo", "good")
 
     def __init__(
         self,
@@ -74,69 +71,41 @@ class GaussianFit(AbstractProcess[GaussianState]):
         self.n_pairs = 32 + target.size if n_pairs is None else n_pairs
 
     def init(self, starts: Any, scale: float = 0.1) -> GaussianState:
-        """The state before the first step: narrow Gaussians at `starts`, (k, d)."""
-        starts = np.asarray(starts, jnp.result_type(float))
-        k, d = starts.shape
-        tril = np.broadcast_to(scale * np.eye(d, dtype=starts.dtype), (k, d, d))
-        careful = np.arange(k) % 2 == 0
-        minus, zero = from_numpy(np.int32(-1)), from_numpy(np.int32(0))
-        return GaussianState(
-            from_numpy(starts), from_numpy(tril), from_numpy(careful.astype(starts.dtype)), minus, zero
-        )
+        """The state before the first step: narrow Gaussians at `starts`, (k, d); every other one is careful."""
+        loc = np.array(starts, float)
+        k, d = loc.shape
+        tril = np.tile(scale * np.eye(d), (k, 1, 1))
+        return GaussianState(loc, tril, np.array(-1), np.array(0))
 
-    def step(self, state: GaussianState, key: PRNGKeyArray, index: Array) -> tuple[GaussianState, dict[str, Scalar]]:
-        """One step from every start; a start's bad step narrows its Gaussian instead."""
-        dtype = state.loc.dtype
-        since = jnp.where(state.cooling < 0, 0, index - state.cooling).astype(dtype)
-        rate = self.rate * jnp.maximum(0.02, 1 - since / self.cool_steps) ** 2
-        draw, pick = jax.random.split(key)
-        # drawn flat: XLA compiles that faster
-        z = jax.random.normal(draw, (self.n_pairs * self.target.size,), dtype).reshape(self.n_pairs, -1)
-        z = jnp.concatenate([z, -z])
-        data, weight = self.target.data, 1.0
-        if self.batch_size is not None:
-            data, weight = self.target.rows(pick, data, self.batch_size)
+    def advance(
+        self, state: GaussianState, key: PRNGKeyArray, first: int, n: int
+    ) -> tuple[GaussianState, dict[str, np.ndarray]]:
+        """Steps from every start; a start's bad step narrows its Gaussian instead."""
+        elbo, good = np.empty(n), np.empty(n, bool)
+        for i in range(n):
+            state, elbo[i], good[i] = self._step(state, key, first + i)
+        return state, {"elbo": elbo, "good": good}
 
-        def density(u: Array) -> Scalar:
-            return self.target.log_density(u, data, weight)
-
-        one = partial(self._one, density, z, rate)
-        (loc, tril), elbo, good = jax.vmap(one)(state.loc, state.scale_tril, state.careful)
-        n_bad = state.n_bad + (~good).sum().astype(jnp.int32)
-        record = {"elbo": jnp.max(jnp.where(good, elbo, -jnp.inf)), "good": jnp.any(good)}
-        return state._replace(loc=loc, scale_tril=tril, n_bad=n_bad), record
-
-    def _one(
-        self, density: Callable[[Array], Scalar], z: Array, rate: Array, loc: Array, tril: Array, careful: Scalar
-    ) -> tuple[tuple[Array, Array], Scalar, Array]:
-        d = self.target.size
-        u = loc[None] + z @ tril.T
-        log_p, score = jax.vmap(jax.value_and_grad(density))(u)
-        s = score @ tril + z
-        n = z.shape[0]
-        mean = s.mean(0)
-        gram = s.T @ z / n
-        gram = 0.5 * (gram + gram.T)
-        # along the mean's own direction the curvature is known: no step goes beyond Newton's
-        length = jnp.linalg.norm(mean) + 1e-30
-        curvature = 1 + careful * jnp.maximum(0, -(mean / length) @ gram @ (mean / length))
-        mean = mean / curvature
-        slowing = jnp.minimum(1, math.sqrt(d) * curvature / (rate * length))
-        shift = rate * slowing * mean
-        # the largest eigenvalue in size, by a few power iterations; 0.8 leaves room for their error
-        largest = _largest_eigenvalue(gram)
-        # a Gaussian that is still far from where it is going must not shrink on the way, or it never arrives
-        slowing = jnp.where((largest < 0) & (careful > 0), slowing, 1)
-        step = rate * slowing * jnp.minimum(1, 0.8 / (rate * jnp.abs(largest) + 1e-12))
-        precision = jnp.eye(d, dtype=z.dtype) - step * gram
-        # I - rho G = R R' with R upper triangular, so that R'^-1 is lower: the new factor is L R'^-1
-        flipped = jnp.linalg.cholesky(precision[::-1, ::-1])
-        upper = flipped[::-1, ::-1]
-        new_tril = solve_triangular(upper, tril.T, lower=False).T
-        log_q = -0.5 * (z**2).sum(1) - 0.5 * d * math.log(2 * math.pi) - jnp.log(jnp.diagonal(tril)).sum()
-        new = (loc + tril @ shift, new_tril)
-        good = all_finite((new, log_p, score))
-        return where_tree(good, new, (loc, tril / 2)), (log_p - log_q).mean(), good
+    def _step(self, state: GaussianState, key: PRNGKeyArray, index: int) -> tuple[GaussianState, float, bool]:
+        since = max(0, index - int(state.cooling)) if state.cooling >= 0 else 0
+        rate = self.rate * max(0.02, 1 - since / self.cool_steps) ** 2
+        z = np.random.default_rng([*key_words(key), index]).standard_normal((self.n_pairs, self.target.size))
+        z = np.concatenate([z, -z])
+        u = state.loc[:, None] + z @ state.scale_tril.swapaxes(1, 2)
+        pick = None if self.batch_size is None else jax.random.fold_in(key, index)
+        flat = u.reshape(-1, self.target.size).astype(jnp.result_type(float))
+        log_p, score = value_and_score_of_rows(self.target, flat, pick, self.batch_size)
+        log_p, score = log_p.astype(float).reshape(u.shape[:2]), score.astype(float).reshape(u.shape)
+        loc, tril = np.empty_like(state.loc), np.empty_like(state.scale_tril)
+        elbo = np.full(len(loc), -np.inf)
+        for k in range(len(loc)):
+            new = _moved(state.loc[k], state.scale_tril[k], z, score[k], rate, careful=k % 2 == 0)
+            if new is None or not np.isfinite(log_p[k]).all():
+                loc[k], tril[k] = state.loc[k], state.scale_tril[k] / 2
+            else:
+                (loc[k], tril[k]), elbo[k] = new, _elbo(log_p[k], z, state.scale_tril[k])
+        n_bad = np.asarray(state.n_bad + np.isneginf(elbo).sum())
+        return state._replace(loc=loc, scale_tril=tril, n_bad=n_bad), elbo.max(), bool(np.isfinite(elbo).any())
 
     def review(
         self, state: GaussianState, history: dict[str, np.ndarray], *, steps: int, hurry: bool
@@ -149,8 +118,46 @@ class GaussianFit(AbstractProcess[GaussianState]):
         recent = elbo[-2 * self.chunk :]
         settled = done >= 3 * self.chunk and np.all(np.isfinite(recent)) and _gain(recent) < 0.02
         if settled or hurry or done >= steps - self.cool_steps:
-            state = state._replace(cooling=jnp.asarray(np.int32(done)))
+            state = state._replace(cooling=np.array(done))
         return state, None
+
+
+def _elbo(log_p: np.ndarray, z: np.ndarray, tril: np.ndarray) -> float:
+    d = z.shape[1]
+    log_q = -0.5 * (z**2).sum(1) - 0.5 * d * math.log(2 * math.pi) - np.log(np.diagonal(tril)).sum()
+    return float((log_p - log_q).mean())
+
+
+def _moved(
+    loc: np.ndarray, tril: np.ndarray, z: np.ndarray, score: np.ndarray, rate: float, *, careful: bool
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(mean, Cholesky factor) after one step, or None where it cannot be taken."""
+    n, d = z.shape
+    with np.errstate(all="ignore"):
+        s = score @ tril + z
+        mean, gram = s.mean(0), s.T @ z / n
+        gram = 0.5 * (gram + gram.T)
+        if not (np.isfinite(mean).all() and np.isfinite(gram).all()):
+            return None
+        # along the mean's own direction the curvature is known: no step goes beyond Newton's
+        length = np.linalg.norm(mean) + 1e-30
+        curvature = 1 + careful * max(0.0, -(mean / length) @ gram @ (mean / length))
+        mean = mean / curvature
+        slowing = min(1.0, math.sqrt(d) * curvature / (rate * length))
+        shift = rate * slowing * mean
+        largest = _largest_eigenvalue(gram)
+        # a Gaussian that is still far from where it is going must not shrink on the way, or it never arrives
+        slowing = slowing if largest < 0 and careful else 1.0
+        # 0.8 leaves room for the eigenvalue's error
+        step = rate * slowing * min(1.0, 0.8 / (rate * abs(largest) + 1e-12))
+        try:
+            # I - rho G = R R' with R upper triangular, so that R'^-1 is lower: the new factor is L R'^-1
+            upper = np.linalg.cholesky((np.eye(d) - step * gram)[::-1, ::-1])[::-1, ::-1]
+            # NumPy's solver, not SciPy's triangular one: two thread pools for one job take 100x as long
+            new = loc + tril @ shift, np.tril(np.linalg.solve(upper, tril.T).T)
+        except np.linalg.LinAlgError:
+            return None
+    return new if all(np.isfinite(a).all() for a in new) else None
 
 
 def _gain(elbo: np.ndarray) -> float:
@@ -159,13 +166,11 @@ def _gain(elbo: np.ndarray) -> float:
     return float(np.median(second) - np.median(first) - (np.std(first) + np.std(second)) / np.sqrt(len(first)))
 
 
-def _largest_eigenvalue(matrix: Array) -> Scalar:
+def _largest_eigenvalue(matrix: np.ndarray) -> float:
     """Of a symmetric matrix, the one largest in size, with its sign; about, by six squared power iterations."""
-    vector = jnp.linspace(1, 1.5, matrix.shape[0], dtype=matrix.dtype)
-
-    def iterate(_: Any, v: Array) -> Array:
+    v = np.linspace(1, 1.5, len(matrix))
+    v = v / np.linalg.norm(v)
+    for _ in range(6):
         w = matrix @ (matrix @ v)
-        return w / (jnp.linalg.norm(w) + 1e-30)
-
-    v = jax.lax.fori_loop(0, 6, iterate, vector / jnp.linalg.norm(vector))
-    return jnp.linalg.norm(matrix @ v) * jnp.sign(v @ (matrix @ v))
+        v = w / (np.linalg.norm(w) + 1e-30)
+    return float(np.linalg.norm(matrix @ v) * np.sign(v @ (matrix @ v)))

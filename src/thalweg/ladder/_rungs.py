@@ -1,20 +1,19 @@
 """The rungs: a Gaussian, then a flow on top of it; each says what it did."""
 
+import time
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from thalweg._core import Array, PRNGKeyArray, numpy_rng
+from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
 from thalweg.diagnostics import importance_ess, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
 from thalweg.flows import tail_degrees_of_freedom
 from thalweg.objectives import ReverseKL
-from thalweg.posterior import log_density_of_rows
 from thalweg.run import Checkpoint, Progress, Status, run
-from thalweg.targets import Target
+from thalweg.targets import Target, log_density_of_rows
 
 
 class Budget(NamedTuple):
@@ -29,6 +28,11 @@ class Budget(NamedTuple):
     deadline: float | None
     progress: Progress
     checkpoint: Checkpoint | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no time left."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
 
 class Rung(NamedTuple):
@@ -49,18 +53,18 @@ class Rung(NamedTuple):
 
 def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generator, n: int = 1000) -> np.ndarray:
     """The ELBO of each start's Gaussian, from the same standard draws, n in all."""
-    loc, tril = np.asarray(state.loc), np.asarray(state.scale_tril)
+    loc, tril = state.loc, state.scale_tril
     k, d = loc.shape
     z = rng.standard_normal((n // k, d))
     u = loc[:, None] + np.einsum("sj,kij->ksi", z, tril)
-    log_p = log_density_of_rows(target, u.reshape(-1, d).astype(loc.dtype)).reshape(k, -1)
+    log_p = log_density_of_rows(target, u.reshape(-1, d)).reshape(k, -1)
     log_q = -0.5 * (z**2).sum(1) - 0.5 * d * np.log(2 * np.pi)
     log_scale = np.log(np.diagonal(tril, axis1=1, axis2=2)).sum(1)
     return (log_p - log_q).mean(1) + log_scale
 
 
 def gaussian_rung(
-    target: Target, starts: Array, key: PRNGKeyArray, budget: Budget, *, batch_size: int | None, steps: int = 500
+    target: Target, starts: np.ndarray, key: PRNGKeyArray, budget: Budget, *, batch_size: int | None, steps: int = 500
 ) -> tuple[np.ndarray, np.ndarray, Rung]:
     """Fit a full-rank Gaussian from every start, from the first both carefully and boldly, and keep the best ELBO.
 
@@ -68,7 +72,7 @@ def gaussian_rung(
         (mean (d,), Cholesky factor (d, d), what was done; its flow is None).
     """
     process = GaussianFit(target, batch_size=batch_size)
-    fit_key, judge_key = jax.random.split(key)
+    fit_key, judge_key = split_on_host(key, 2)
     result = run(
         process,
         process.init(np.concatenate([starts[:1], starts])),
@@ -84,8 +88,7 @@ def gaussian_rung(
     done = len(result.history["elbo"])
     spread = "" if len(elbo) == 1 else f", the best of {len(elbo)} starts"
     sentence = f"full-rank Gaussian: ELBO {elbo[best]:.2f} after {done} steps{spread}"
-    loc, tril = np.asarray(result.state.loc[best]), np.asarray(result.state.scale_tril[best])
-    return loc, tril, Rung(None, result.history, sentence, None)
+    return result.state.loc[best], result.state.scale_tril[best], Rung(None, result.history, sentence, None)
 
 
 def gaussian_weights(
@@ -96,7 +99,7 @@ def gaussian_weights(
     z = rng.standard_normal((n, d)) * np.sqrt(nu / rng.chisquare(nu, (n, 1)))
     # up to a constant, which weights do not mind
     log_q = -0.5 * (nu + d) * np.log1p((z**2).sum(1) / nu)
-    log_p = log_density_of_rows(target, (loc + z @ scale_tril.T).astype(loc.dtype)).astype(float)
+    log_p = log_density_of_rows(target, loc + z @ scale_tril.T).astype(float)
     log_weights = log_p - log_q
     if np.isnan(log_weights).any() or not np.isfinite(log_weights).any():
         return np.inf, 0.0
@@ -104,22 +107,16 @@ def gaussian_weights(
     return smoothed.khat, importance_ess(smoothed.log_weights) / n
 
 
-def flow_rung(
-    target: Target,
-    flow: AbstractSampler,
-    name: str,
-    key: PRNGKeyArray,
-    budget: Budget,
-    *,
-    steps: int,
-    learning_rate: float,
-    n_draws: int,
-    batch_size: int | None,
-    mesh: Mesh | None,
-) -> Rung:
-    """Fit a flow by path gradients of the reverse KL."""
+def flow_process(
+    target: Target, *, learning_rate: float, n_draws: int, batch_size: int | None, mesh: Mesh | None
+) -> Fit:
+    """The fit of a flow by path gradients of the reverse KL."""
     objective = ReverseKL(target, n_draws, path=True, batch_size=batch_size, mesh=mesh)
-    process = Fit(objective, learning_rate=learning_rate)
+    return Fit(objective, learning_rate=learning_rate)
+
+
+def flow_rung(process: Fit, flow: AbstractSampler, name: str, key: PRNGKeyArray, budget: Budget, *, steps: int) -> Rung:
+    """Fit a flow."""
     result = run(
         process,
         process.init(flow),
@@ -132,8 +129,13 @@ def flow_rung(
     )
     elbo = result.history["elbo"]
     skipped = int(result.state.n_bad)
-    sentence = f"flow {name}: ELBO {np.nanmean(elbo[-50:]):.2f} after {len(elbo)} steps; {result.status}"
+    sentence = f"flow {name}: ELBO {_recent(elbo):.2f} after {len(elbo)} steps; {result.status}"
     if skipped:
         sentence += f"; {skipped} steps were not finite and were skipped"
     failed = str(result.status) if result.status is Status.DIVERGED else None
     return Rung(result.state.model, result.history, sentence, failed)
+
+
+def _recent(elbo: np.ndarray) -> float:
+    last = elbo[-50:]
+    return float(np.mean(last[np.isfinite(last)])) if np.isfinite(last).any() else np.nan

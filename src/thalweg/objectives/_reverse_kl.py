@@ -45,9 +45,9 @@ class ReverseKL(AbstractObjective):
         self, distribution: AbstractSampler, key: PRNGKeyArray, batch: PyTree = None
     ) -> tuple[Scalar, dict[str, Scalar]]:
         """(-ELBO, {"elbo": ELBO}); `batch` takes the place of the target's data."""
-        draw, pick = jax.random.split(key)
-        data, weight = (self.target.data if batch is None else batch), 1.0
+        draw, data, weight = key, (self.target.data if batch is None else batch), 1.0
         if self.batch_size is not None:
+            draw, pick = jax.random.split(key)
             data, weight = self.target.rows(pick, data, self.batch_size)
         keys = jax.random.split(draw, self.n_draws)
         if self.mesh is not None:

@@ -1,7 +1,7 @@
 """What every door leads to: draws, density, evidence, a verdict, ArviZ, a file."""
 
 from thalweg.posterior._arviz import preload
-from thalweg.posterior._draws import WeighedDraws, log_density_of_rows, weigh
+from thalweg.posterior._draws import WeighedDraws, rehearse, weigh
 from thalweg.posterior._estimates import Bound, Estimate
 from thalweg.posterior._make import load, make_posterior
 from thalweg.posterior._posterior import Posterior, WeightedDraws
@@ -16,8 +16,8 @@ __all__ = [
     "WeightedDraws",
     "judge",
     "load",
-    "log_density_of_rows",
     "make_posterior",
     "preload",
+    "rehearse",
     "weigh",
 ]

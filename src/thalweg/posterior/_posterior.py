@@ -4,11 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Seed, as_key, check_positive_int, precision, requirement, write_file
+from thalweg._core import Seed, as_key, check_positive_int, numpy_rng, precision, requirement, write_file
 from thalweg.diagnostics import SummaryRow, psis, summarise
 from thalweg.distributions import AbstractAuxiliaryDistribution, AbstractSampler
 from thalweg.posterior import _draws
@@ -195,7 +194,7 @@ class Posterior:
         key = as_key(seed)
         pool = _draws.weigh(self.flow, target, key, max(_POOL_FACTOR * n, _draws.PIECE))
         smoothed = psis(_log_weights(pool, target))
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        rng = numpy_rng(key)
         chosen = _systematic(smoothed.log_weights, n, rng)
         return _draws.WeighedDraws(*(a[chosen] for a in pool)), smoothed.log_weights[chosen]
 

@@ -1,5 +1,5 @@
 """A posterior as one self-contained HTML page."""
 
-from thalweg.report._report import report
+from thalweg.report._report import preload, report
 
-__all__ = ["report"]
+__all__ = ["preload", "report"]

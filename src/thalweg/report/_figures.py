@@ -125,7 +125,8 @@ def _dots(axes: Any, x: np.ndarray, y: np.ndarray, **style: Any) -> None:
     points = np.repeat(np.stack([x, y], axis=1), 2, axis=0)
     path = Path(points, np.tile([Path.MOVETO, Path.LINETO], len(x)))
     path.should_simplify = False
-    axes.add_patch(PathPatch(path, fill=False, capstyle="round", **style))
+    # an artist, not a patch: the limits are set by hand, and finding them from the path takes longer than drawing it
+    axes.add_artist(PathPatch(path, fill=False, capstyle="round", transform=axes.transData, **style))
 
 
 def _limits(*samples: np.ndarray) -> tuple[float, float]:
@@ -177,6 +178,7 @@ def _tail(tail: Tail, judged: float) -> Figure:
         drawn = share > 0.3 / tail.n_draws
         axes.plot(tail.start + excess[drawn], share[drawn], color=INK, linewidth=1.4, dashes=(4, 2))
     axes.set(xscale="log", yscale="log", xlabel="weight / mean weight", ylabel="share of draws above")
+    axes.minorticks_off()
     axes.set_ylim(0.3 / tail.n_draws, 1.5)
     alt = f"Share of draws whose weight exceeds a value, both on log scales; k-hat {tail.khat:.2f}"
     caption = (

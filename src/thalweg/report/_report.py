@@ -3,10 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from thalweg._core import write_atomically
+from thalweg._core import import_guest, write_atomically
 from thalweg.report._content import gather
 from thalweg.report._figures import draw_figures
 from thalweg.report._page import render
+
+
+def preload() -> None:
+    """Import what a report is drawn and written with: half a second that a command can spend while a fit compiles."""
+    for name in ("matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2"):
+        import_guest(name, "core")
 
 
 def report(posterior: Any, path: str | Path) -> Path:

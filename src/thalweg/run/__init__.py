@@ -2,7 +2,16 @@
 
 from thalweg.run._checkpoint import Checkpoint
 from thalweg.run._progress import Progress
-from thalweg.run._run import AbstractProcess, RunResult, run
+from thalweg.run._run import AbstractJittedProcess, AbstractProcess, RunResult, run
 from thalweg.run._status import Interrupted, Status
 
-__all__ = ["AbstractProcess", "Checkpoint", "Interrupted", "Progress", "RunResult", "Status", "run"]
+__all__ = [
+    "AbstractJittedProcess",
+    "AbstractProcess",
+    "Checkpoint",
+    "Interrupted",
+    "Progress",
+    "RunResult",
+    "Status",
+    "run",
+]

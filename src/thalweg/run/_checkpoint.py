@@ -40,7 +40,7 @@ class Checkpoint:
 
     def put(self, stage: str, state: Any, history: dict[str, np.ndarray], *, finished: str | None) -> None:
         """Write the stage's state; `finished` is the name of its status, None while it runs."""
-        leaves = [np.asarray(_plain(x)) for x in jax.tree.leaves(eqx.filter(state, eqx.is_array))]
+        leaves = [np.asarray(_plain(x)) for x in jax.tree.leaves(eqx.filter(state, _is_array))]
         self.stages[stage] = {"leaves": leaves, "history": history, "finished": finished}
         write_file(self.path, "checkpoint", {"settings": self.settings, "stages": self.stages})
 
@@ -53,16 +53,20 @@ class Checkpoint:
         if stage not in self.stages:
             return None
         saved = self.stages[stage]
-        arrays, rest = eqx.partition(like, eqx.is_array)
+        arrays, rest = eqx.partition(like, _is_array)
         leaves, structure = jax.tree.flatten(arrays)
         if [np.shape(_plain(x)) for x in leaves] != [np.shape(x) for x in saved["leaves"]]:
             raise FileError(f"{self.path} does not fit this job: the state of {stage!r} has other shapes")
-        new = [_like(jnp.asarray(s), x) for s, x in zip(saved["leaves"], leaves, strict=True)]
+        new = [_like(s, x) for s, x in zip(saved["leaves"], leaves, strict=True)]
         return eqx.combine(jax.tree.unflatten(structure, new), rest), saved["history"], saved["finished"]
 
     def remove(self) -> None:
         """Delete the file: the job is done."""
         self.path.unlink(missing_ok=True)
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, jax.Array | np.ndarray)
 
 
 def _is_key(x: Any) -> bool:
@@ -73,5 +77,8 @@ def _plain(x: Any) -> Any:
     return jax.random.key_data(x) if _is_key(x) else x
 
 
-def _like(saved: jax.Array, template: Any) -> jax.Array:
-    return jax.random.wrap_key_data(saved) if _is_key(template) else saved
+def _like(saved: np.ndarray, template: Any) -> Any:
+    if isinstance(template, np.ndarray):
+        return saved
+    array = jax.device_put(saved)
+    return jax.random.wrap_key_data(array) if _is_key(template) else array

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, Scalar
+from thalweg._core import Array, PRNGKeyArray, Scalar, from_numpy
 from thalweg.run._checkpoint import Checkpoint
 from thalweg.run._progress import Progress
 from thalweg.run._signals import listen
@@ -23,15 +23,16 @@ class AbstractProcess(eqx.Module, Generic[State]):
 
     Attributes:
         chunk: every so many steps the host reviews the state; results depend on it, not on how the time fell.
-        records: names of the scalars that each step records; "elbo" is one of them.
     """
 
     chunk: eqx.AbstractVar[int]
-    records: eqx.AbstractVar[tuple[str, ...]]
 
     @abc.abstractmethod
-    def step(self, state: State, key: PRNGKeyArray, index: Array) -> tuple[State, dict[str, Scalar]]:
-        """One step, traced, and its record: a scalar for each name of `records`."""
+    def advance(self, state: State, key: PRNGKeyArray, first: int, n: int) -> tuple[State, dict[str, np.ndarray]]:
+        """Take steps first ... first + n - 1, n <= chunk, and give their records: name -> (n,), "elbo" among them.
+
+        What step i does depends on the state, the key and i, not on how the steps are cut.
+        """
 
     @abc.abstractmethod
     def review(
@@ -45,6 +46,25 @@ class AbstractProcess(eqx.Module, Generic[State]):
             steps: the most steps there will be.
             hurry: whether most of the time budget is used up.
         """
+
+
+class AbstractJittedProcess(AbstractProcess[State]):
+    """A process whose steps are traced: n of them are one call to the device.
+
+    Attributes:
+        records: names of the scalars that each step records; "elbo" is one of them.
+    """
+
+    records: eqx.AbstractVar[tuple[str, ...]]
+
+    @abc.abstractmethod
+    def step(self, state: State, key: PRNGKeyArray, index: Array) -> tuple[State, dict[str, Scalar]]:
+        """One step, traced, and its record: a scalar for each name of `records`."""
+
+    def advance(self, state: State, key: PRNGKeyArray, first: int, n: int) -> tuple[State, dict[str, np.ndarray]]:
+        """In one jitted loop; step i has key fold_in(key, i)."""
+        state, records = _advance(self, state, key, from_numpy(np.int32(first)), from_numpy(np.int32(n)))
+        return state, {k: np.asarray(r)[:n] for k, r in records.items()}
 
 
 class RunResult(NamedTuple):
@@ -65,9 +85,8 @@ class RunResult(NamedTuple):
 
 @eqx.filter_jit
 def _advance(
-    process: AbstractProcess, state: Any, key: PRNGKeyArray, first: Array, n: Array
+    process: AbstractJittedProcess, state: Any, key: PRNGKeyArray, first: Array, n: Array
 ) -> tuple[Any, dict[str, Array]]:
-    """Take steps first ... first + n - 1, n <= chunk; step i has key fold_in(key, i), however the steps are cut."""
     arrays, static = eqx.partition(state, eqx.is_array)
     buffers = {name: jnp.zeros(process.chunk) for name in process.records}
 
@@ -101,7 +120,7 @@ def run(
     Args:
         process: what to step.
         state: where to start; a checkpoint that holds this stage goes before it.
-        key: step i uses fold_in(key, i).
+        key: of all the steps.
         steps: the most steps.
         name: of the stage, in the bar and the checkpoint.
         progress: the bar.
@@ -126,8 +145,7 @@ def run(
         while status is None and done < steps:
             begin = time.monotonic()
             n = min(process.chunk - done % process.chunk, steps - done, pace)
-            state, records = _advance(process, state, key, jnp.asarray(done, jnp.int32), jnp.asarray(n, jnp.int32))
-            records = {k: np.asarray(r)[:n] for k, r in records.items()}
+            state, records = process.advance(state, key, done, n)
             history = {k: np.concatenate([history[k], r]) if history else r for k, r in records.items()}
             done += n
             now = time.monotonic()

@@ -4,6 +4,7 @@ from thalweg.targets._check import check_log_density
 from thalweg.targets._function import from_function, from_likelihood
 from thalweg.targets._model_file import from_file
 from thalweg.targets._numpyro import from_numpyro
+from thalweg.targets._rows import log_density_of_rows, value_and_score_of_rows
 from thalweg.targets._space import Space
 from thalweg.targets._start import find_start
 from thalweg.targets._support import (
@@ -39,10 +40,12 @@ __all__ = [
     "greater_than",
     "interval",
     "less_than",
+    "log_density_of_rows",
     "ordered",
     "positive",
     "positive_ordered",
     "real",
     "simplex",
     "unit_vector",
+    "value_and_score_of_rows",
 ]

@@ -3,30 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, Float, Seed, check_positive_int, numpy_rng, requirement
+from thalweg._core import Seed, check_positive_int, numpy_rng, requirement
 from thalweg.targets._data import nan_leaves
 from thalweg.targets._nan import first_nan
+from thalweg.targets._rows import value_and_score_of_rows
 from thalweg.targets._target import Target
 
-_MOST_NUMBERS = 10_000_000
-"""Points are looked at in chunks that keep chunk x data below this."""
 
-
-@eqx.filter_jit
-def _look(target: Target, points: Array) -> tuple[Array, Array]:
-    """(log densities, gradients) at points (n, d); compiled once for all data of equal shapes."""
-    weight = sum(x.size for x in jax.tree.leaves(target.data)) + target.size
-    chunk = max(1, min(points.shape[0], _MOST_NUMBERS // max(weight, 1)))
-    look = jax.value_and_grad(target.log_density)
-    return jax.vmap(look)(points) if chunk == points.shape[0] else jax.lax.map(look, points, batch_size=chunk)
-
-
-def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None, n: int = 100) -> Float[Array, "k d"]:
+def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None, n: int = 100) -> np.ndarray:
     """Points with finite log density and gradient: `init` (or 0) first if it is one, then random ones in [-2, 2]^d.
 
     Args:
@@ -36,7 +23,7 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
         n: how many points are tried.
 
     Returns:
-        The k <= n good ones, k >= 1.
+        The k <= n good ones, (k, d), k >= 1.
 
     Raises:
         ValueError: if none is good: which parameter is to blame, as far as can be told, and where; or if `init` has an
@@ -44,18 +31,20 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
     """
     n = check_positive_int("n", n)
     dtype = jnp.result_type(float)
-    first = target.space.complete(init or {}, target.data, "init")
-    if init:
-        target.space.check({**target.constrain(first)[0], **init}, target.data, "init")
-    if not np.isfinite(np.asarray(first)).all():
-        raise ValueError(requirement("init", "be inside the supports", target.space.describe(first, target.data)))
+    first = np.zeros(target.size, dtype)
+    if init is not None:
+        first = np.asarray(target.space.complete(init, target.data, "init"))
+        target.space.check({**target.constrain(jnp.asarray(first))[0], **init}, target.data, "init")
+    if not np.isfinite(first).all():
+        got = target.space.describe(jnp.asarray(first), target.data)
+        raise ValueError(requirement("init", "be inside the supports", got))
     others = numpy_rng(seed).uniform(-2, 2, (n - 1, target.size)).astype(dtype)
-    points = np.concatenate([np.asarray(first)[None], others])
-    values, gradients = (np.asarray(a) for a in _look(target, jnp.asarray(points)))
+    points = np.concatenate([first[None], others])
+    values, gradients = value_and_score_of_rows(target, points)
     good = np.isfinite(values) & np.isfinite(gradients).all(axis=1)
     if not good.any():
         raise ValueError(_blame(target, points, values, gradients))
-    return jnp.asarray(points[good])
+    return points[good]
 
 
 def _blame(target: Target, points: np.ndarray, values: np.ndarray, gradients: np.ndarray) -> str:
@@ -99,7 +88,7 @@ def _culprits(target: Target, points: np.ndarray) -> list[str]:
         steps = np.concatenate([np.linspace(-10, 10, len(points) // 5), far, -far])
         moved[: len(steps), where] = steps[:, None]
         moved[len(steps) :, where] = 2 * points[len(steps) :, where]
-        if np.isfinite(np.asarray(_look(target, jnp.asarray(moved))[0])).any():
+        if np.isfinite(value_and_score_of_rows(target, moved)[0]).any():
             found.append(name)
     return found
 
