@@ -10,28 +10,19 @@ from jax.sharding import Mesh
 
 from thalweg._core import (
     Seed,
-    ahead,
     as_key,
     check_choice,
     check_positive_int,
-    check_shape,
-    numpy_rng,
     precision,
     requirement,
     resolve_dtype,
-    split_on_host,
 )
 from thalweg.distributions import AbstractSampler
-from thalweg.flows import FLOWS, make_flow
-from thalweg.ladder import Budget, Rung, flow_process, flow_rung, gaussian_rung, gaussian_weights
-from thalweg.posterior import Posterior, make_posterior, rehearse
+from thalweg.flows import FLOWS
+from thalweg.ladder import Budget, Climb
+from thalweg.posterior import Posterior
 from thalweg.run import Checkpoint, Progress
-from thalweg.targets import Target, find_start
-
-_N_STARTS = 3
-_STEPS, _FURTHER_STEPS = 500, 1000
-_GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE = 0.3, 0.5, 0.5
-"""A Gaussian whose weights are this good needs no flow, a flow no further steps."""
+from thalweg.targets import Target
 
 
 def infer(
@@ -112,80 +103,11 @@ def infer(
         target = target.in_default_precision()
         kept = None if checkpoint is None else Checkpoint(checkpoint, settings, resume=resume)
         bounds = Budget(None if budget is None else began + budget, bar, kept)
-        posterior = _climb(target, flow, as_key(seed), init, mesh, bounds, settings)
+        posterior = Climb(target, settings, as_key(seed), bounds, mesh).run(flow, init)
         if kept is not None:
             kept.remove()
     posterior.settings["seconds"] = round(time.monotonic() - began, 2)
     return posterior
-
-
-def _climb(
-    target: Target,
-    flow: str | AbstractSampler,
-    key: jax.Array,
-    init: dict[str, Any] | None,
-    mesh: Mesh | None,
-    bounds: Budget,
-    settings: dict[str, Any],
-) -> Posterior:
-    start_key, gauss_key, second_look_key, flow_key, weigh_key = split_on_host(key, 5)
-    process = flow_process(target, **{k: settings[k] for k in ("n_draws", "learning_rate", "batch_size")}, mesh=mesh)
-    starts = find_start(target, start_key, init)
-
-    def finish(rung: Rung, taken: tuple[str, ...]) -> Posterior:
-        trace = {"step": np.arange(len(rung.history["elbo"])), "elbo": rung.history["elbo"]}
-        return make_posterior(
-            rung.flow,
-            target,
-            seed=weigh_key,
-            dtype=settings["dtype"],
-            trace=trace,
-            settings=settings,
-            steps_taken=taken,
-            failed=rung.failed,
-        )
-
-    def finish_flow(start: AbstractSampler, name: str, *taken: str) -> Posterior:
-        first_key, second_key = split_on_host(flow_key, 2)
-        rehearsed = ahead(lambda: rehearse(start, target))
-        rung = flow_rung(process, start, name, first_key, bounds, steps=settings["steps"] or _STEPS)
-        rehearsed()
-        posterior = finish(rung, (*taken, rung.sentence))
-        verdict, share = posterior.verdict, posterior.verdict.ess / posterior.verdict.n_draws
-        good = verdict.raw_ok and verdict.khat < _FLOW_KHAT and share > _SHARE
-        if good or settings["steps"] or rung.failed or bounds.is_over:
-            return posterior
-        further = flow_rung(process, rung.flow, f"{name}, further", second_key, bounds, steps=_FURTHER_STEPS)
-        history = {k: np.concatenate([rung.history[k], further.history[k]]) for k in rung.history}
-        return finish(further._replace(history=history), (*taken, rung.sentence, further.sentence))
-
-    if not isinstance(flow, str):
-        check_shape("flow", np.empty(flow.shape), (target.size,), "a flow built by hand is a distribution on R^d")
-        return finish_flow(flow, settings["flow"])
-    loc, tril, gaussian = gaussian_rung(
-        target, starts[:_N_STARTS], gauss_key, bounds, batch_size=settings["batch_size"]
-    )
-
-    def finish_gaussian() -> Posterior:
-        fitted = make_flow("gaussian", target.size, loc=loc, scale_tril=tril)
-        return finish(gaussian._replace(flow=fitted), (gaussian.sentence,))
-
-    if flow == "auto":
-        khat, share = gaussian_weights(target, loc, tril, numpy_rng(second_look_key))
-        if khat < _GAUSSIAN_KHAT and share > _SHARE:
-            posterior = finish_gaussian()
-            verdict = posterior.verdict
-            khat, share = verdict.khat, verdict.ess / verdict.n_draws
-            # the second look is at other draws: one lucky set of weights is not enough
-            if khat < _GAUSSIAN_KHAT and share > _SHARE:
-                return posterior
-        weights = f"k-hat {khat:.2f}, {share:.0%} of the draws effective"
-        gaussian = gaussian._replace(sentence=f"{gaussian.sentence}; its weights ask for more ({weights})")
-    if flow == "gaussian":
-        return finish_gaussian()
-    name = "realnvp" if flow == "auto" else flow
-    start = make_flow(name, target.size, loc=loc, scale_tril=tril, seed=flow_key)
-    return finish_flow(start, name, gaussian.sentence)
 
 
 def _check_target(target: Any) -> None:

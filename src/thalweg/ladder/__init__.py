@@ -1,5 +1,6 @@
-"""The rungs behind `flow="auto"`."""
+"""The rungs behind `flow="auto"`, and when to climb them."""
 
-from thalweg.ladder._rungs import Budget, Rung, flow_process, flow_rung, gaussian_rung, gaussian_weights
+from thalweg.ladder._climb import Climb
+from thalweg.ladder._rungs import Budget
 
-__all__ = ["Budget", "Rung", "flow_process", "flow_rung", "gaussian_rung", "gaussian_weights"]
+__all__ = ["Budget", "Climb"]
