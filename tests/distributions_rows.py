@@ -111,4 +111,4 @@ def marginal_log_prob(z: Any) -> Any:
 
 
 # Augmented, which is not exact, has its own tests; LogProbBounds is what they ask it for
-EXPORTS = {row.export for row in ROWS} | {"Augmented", "LogProbBounds"}
+EXPORTS = {row.export for row in ROWS} | {"Augmented", "DefensiveDraws", "LogProbBounds", "defensive_draws"}

@@ -1,7 +1,5 @@
 """A posterior that answers with made-up numbers, for pages without a fit."""
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from thalweg.diagnostics import psis, summarise
@@ -36,6 +34,7 @@ class FakePosterior:
         self._target, self._predictive = target, predictive
         self.elbo = Estimate(-31.2384, 0.0123)
         self.log_evidence = Estimate(-31.1532, 0.0041) if target else None
+        self.log_weights = 0.6 * np.random.default_rng(0).standard_t(6, size=10_000) - 31.0
         steps = np.arange(1500)
         noise = np.random.default_rng(0).normal(size=1500)
         elbo = -31.2 - 400 * np.exp(-steps / 40) + 0.3 * noise
@@ -78,19 +77,10 @@ class FakePosterior:
         self._require_target()
         return self.sample(n, seed + 100, shift=0.0)
 
-    def importance_weights(self, n=10_000, seed=0):
-        self._require_target()
-        raw = 0.6 * np.random.default_rng(seed).standard_t(6, size=n) - 31.0
-        smoothed = psis(raw)
-        return SimpleNamespace(
-            draws=self.sample(n, seed), log_weights=smoothed.log_weights, raw_log_weights=raw, khat=smoothed.khat
-        )
-
     def summary(self):
-        if not self._target:
-            return summarise(self.sample(10_000))
-        weighted = self.importance_weights(10_000)
-        return summarise(weighted.draws, weighted.log_weights)
+        known = self._target and self.log_weights is not None
+        log_weights = psis(self.log_weights).log_weights if known else None
+        return summarise(self.sample(10_000), log_weights)
 
     def predictive(self, n, seed=0):
         self._require_target()

@@ -1,9 +1,11 @@
 """The command `thalweg`: parse, call, print."""
 
 import functools
+import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -18,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from thalweg._core import requirement, write_atomically
+from thalweg.flows import FLOWS
 from thalweg.infer import infer as infer_posterior
 from thalweg.posterior import Posterior, load
 from thalweg.posterior import preload as preload_arviz
@@ -77,6 +80,10 @@ class _BadOutput(ValueError):
     """The output folder cannot be used."""
 
 
+def _notes(error: Exception) -> list[str]:
+    return getattr(error, "__notes__", [])
+
+
 def _answer(command: Callable[..., None]) -> Callable[..., None]:
     """Errors that a user can mend become one sentence and exit status 2, interruptions status 130.
 
@@ -86,6 +93,7 @@ def _answer(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def answered(*arguments: Any, **options: Any) -> None:
         status = BAD_INPUT
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return command(*arguments, **options)
         except Interrupted:
@@ -96,16 +104,30 @@ def _answer(command: Callable[..., None]) -> Callable[..., None]:
             sentence = " ".join(str(error).split())
         except OSError as error:
             what = f": {error.filename}" if error.filename else ""
-            sentence = f"`out` cannot be written: {error.strerror or error}{what}"
+            sentence = "; ".join([f"`out` cannot be written: {error.strerror or error}{what}", *_notes(error)])
         sys.stderr.write(f"thalweg: {sentence}\n")
         raise typer.Exit(status)
 
     return answered
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"thalweg {importlib.metadata.version('thalweg')}\n")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     """Probabilistic inference with normalizing flows."""
+
+
+def _complete_flow(incomplete: str) -> list[str]:
+    return [name for name in ("auto", *FLOWS) if name.startswith(incomplete)]
 
 
 @app.command(help=_INFER_HELP)
@@ -115,7 +137,10 @@ def infer(
     out: Annotated[Path, typer.Option(help="The folder to write to; it is made.", show_default=False)],
     data: Annotated[Path | None, typer.Option(help="The data file: .json, .json.gz, .npz or .csv.")] = None,
     flow: Annotated[
-        str, typer.Option(help="auto, gaussian, planar, radial, nice, realnvp, spline, maf or iaf.")
+        str,
+        typer.Option(
+            help="auto, gaussian, planar, radial, nice, realnvp, spline, maf or iaf.", autocompletion=_complete_flow
+        ),
     ] = "auto",
     steps: Annotated[int | None, typer.Option(help="The most steps of the flow's fit.")] = None,
     seed: Annotated[int, typer.Option(help="All randomness comes from it.")] = 0,
@@ -132,23 +157,34 @@ def infer(
 ) -> None:
     """Fit, write, print."""
     out = _prepare(out)
+    checkpoint = out / "checkpoint.thalweg"
     if float64:
         jax.config.update("jax_enable_x64", True)
     target = from_file(model, data)
     _import_ahead()
-    posterior = infer_posterior(
-        target,
-        flow,
-        seed,
-        budget,
-        progress=not (quiet or as_json),
-        steps=steps,
-        batch_size=batch_size,
-        checkpoint=out / "checkpoint.thalweg",
-        resume=resume,
-    )
-    source = {"model": str(model.resolve()), "data": None if data is None else str(data.resolve())}
-    summary = _write(posterior, out, source)
+    try:
+        posterior = infer_posterior(
+            target,
+            flow,
+            seed,
+            budget,
+            progress=not (quiet or as_json),
+            steps=steps,
+            batch_size=batch_size,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
+        source = {"model": str(model.resolve()), "data": None if data is None else str(data.resolve())}
+        summary = _write(posterior, out, source)
+    except KeyboardInterrupt as stop:
+        if checkpoint.exists() and not isinstance(stop, Interrupted):
+            raise Interrupted(*stop.args) from stop
+        raise
+    except OSError as error:
+        if checkpoint.exists():
+            error.add_note("make room, and the same command with --resume goes on from the fit")
+        raise
+    checkpoint.unlink(missing_ok=True)
     if as_json:
         sys.stdout.write(summary)
     elif not quiet:
@@ -227,7 +263,8 @@ def _write(posterior: Posterior, out: Path, source: dict[str, Any]) -> str:
         partial = Path(name)
         posterior.save(partial / "posterior.thalweg")
         if posterior.log_evidence is not None:
-            posterior.to_arviz().to_netcdf(partial / "posterior.nc", engine="h5netcdf")
+            # by way of memory: HDF5 crashes on a full disk
+            (partial / "posterior.nc").write_bytes(posterior.to_arviz().to_netcdf(engine="h5netcdf"))
         write_report(posterior, partial / "report.html")
         (partial / "summary.json").write_text(text)
         for file in partial.iterdir():
@@ -296,7 +333,9 @@ def _write_csv(path: Path, draws: dict[str, np.ndarray]) -> None:
         names += [f"{name}{c}" for c in cells]
         columns.append(flat)
     quoted = [f'"{n}"' if "," in n else n for n in names]
-    np.savetxt(path, np.concatenate(columns, axis=1), delimiter=",", header=",".join(quoted), comments="", fmt="%.9g")
+    table = np.concatenate(columns, axis=1)
+    digits = "%.17g" if table.dtype == np.float64 else "%.9g"
+    np.savetxt(path, table, delimiter=",", header=",".join(quoted), comments="", fmt=digits)
 
 
 def _print_summary(posterior: Posterior, summary: dict[str, Any], out: Path) -> None:
@@ -336,4 +375,12 @@ def _compile_fast() -> None:
 def main() -> None:
     """Run the command."""
     _compile_fast()
-    app()
+    try:
+        status = app(standalone_mode=False)
+    except Exception as error:
+        in_words = getattr(error, "format_message", None)  # Typer's own errors: a wrong option or argument
+        if in_words is None:
+            raise
+        sys.stderr.write(f"thalweg: {' '.join(in_words().split()).rstrip('.')}; see thalweg --help\n")
+        status = BAD_INPUT
+    sys.exit(status)

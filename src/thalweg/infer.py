@@ -1,6 +1,7 @@
 """The door `infer`: from a log density to a posterior with a verdict."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from thalweg._core import (
     precision,
     requirement,
     resolve_dtype,
+    split_on_host,
 )
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import FLOWS
 from thalweg.ladder import Budget, Climb
 from thalweg.posterior import Posterior
 from thalweg.run import Checkpoint, Progress
-from thalweg.targets import Target
+from thalweg.targets import Target, describe_target, find_start
 
 
 def infer(
@@ -45,8 +47,8 @@ def infer(
     """Fit a flow posterior to a log density by variational inference.
 
     A full-rank Gaussian is fitted first, by natural gradients from several starts; a flow on top of it follows, by
-    path gradients of the reverse KL. With "auto" the flow (RealNVP) is left out where the Gaussian's importance
-    weights are good already. All randomness comes from `seed`.
+    path gradients of the reverse KL. With "auto" the flow (RealNVP; a spline for one parameter) is left out where the Gaussian's
+    importance weights are good already. All randomness comes from `seed`.
 
     Args:
         target: from `from_function`, `from_likelihood` or `from_numpyro`.
@@ -58,12 +60,12 @@ def infer(
         mesh: devices (a `jax.sharding.Mesh`) to cut a step's draws over; None for one.
         dtype: "float32" or "float64"; None for what JAX is set to (float32 unless you changed it).
         progress: whether to draw a bar on standard error.
-        steps: the most steps of the flow; by default 500, then 1000 more if its weights or its raw draws ask for them.
+        steps: the most steps of the flow; by default 500, then 2500 more if its weights or its raw draws ask for them.
         n_draws: draws a step.
         learning_rate: Adam's, at its highest.
         batch_size: rows of data a step, for a target from `from_likelihood`; None for all.
-        checkpoint: a file that keeps the state on SIGINT or SIGTERM, and now and then; removed when all is done.
-        resume: go on from that file, to the same bits as without the stop.
+        checkpoint: a file that keeps the state: now and then, after each stage, and on SIGINT or SIGTERM.
+        resume: go on from that file, to the same bits as without the stop; target and settings must be the same.
 
     Returns:
         A `Posterior`; `posterior.verdict` says whether to believe it.
@@ -74,17 +76,13 @@ def infer(
     """
     _check_target(target)
     dtype = resolve_dtype(dtype)
-    if isinstance(flow, str):
-        check_choice("flow", flow, ("auto", *FLOWS))
-    for name, value in (("steps", steps), ("n_draws", n_draws), ("batch_size", batch_size)):
-        if value is not None:
-            check_positive_int(name, value)
-    if budget is not None and not budget > 0:
-        raise ValueError(requirement("budget", "be a positive number of seconds", budget))
-    if not learning_rate > 0:
-        raise ValueError(requirement("learning_rate", "be positive", learning_rate))
-    if mesh is not None and n_draws % mesh.size:
-        raise ValueError(requirement("n_draws", f"be a multiple of the mesh's {mesh.size} devices", n_draws))
+    _check_flow(flow)
+    _check_numbers(steps=steps, n_draws=n_draws, batch_size=batch_size, budget=budget, learning_rate=learning_rate)
+    if init is not None and not isinstance(init, Mapping):
+        raise ValueError(requirement("init", "be a dict of parameter names and values", type(init).__name__))
+    if checkpoint is not None and not Path(checkpoint).parent.is_dir():
+        raise ValueError(requirement("checkpoint", "be a file in a folder that is there", checkpoint))
+    _check_mesh(mesh, n_draws)
     if batch_size is not None and not target.is_split:
         raise ValueError(requirement("batch_size", "be None unless the target comes from from_likelihood", batch_size))
     began = time.monotonic()
@@ -101,11 +99,14 @@ def infer(
     }
     with precision(dtype), Progress(show=progress) as bar:
         target = target.in_default_precision()
-        kept = None if checkpoint is None else Checkpoint(checkpoint, settings, resume=resume)
+        start_key, climb_key = split_on_host(as_key(seed), 2)
+        starts = find_start(target, start_key, init)
+        kept = None
+        if checkpoint is not None:
+            told = {k: str(v) for k, v in {**describe_target(target), "init": init}.items()}
+            kept = Checkpoint(checkpoint, {**settings, **told}, resume=resume)
         bounds = Budget(None if budget is None else began + budget, bar, kept)
-        posterior = Climb(target, settings, as_key(seed), bounds, mesh).run(flow, init)
-        if kept is not None:
-            kept.remove()
+        posterior = Climb(target, settings, climb_key, bounds, mesh).run(flow, starts)
     posterior.settings["seconds"] = round(time.monotonic() - began, 2)
     return posterior
 
@@ -115,3 +116,29 @@ def _check_target(target: Any) -> None:
         got = getattr(target, "__name__", type(target).__name__)
         remedy = "wrap it: from_function(log_density, supports) or from_numpyro(model, *data)"
         raise ValueError(requirement("target", "be a Target", got, remedy))
+
+
+def _check_flow(flow: Any) -> None:
+    if isinstance(flow, str):
+        check_choice("flow", flow, ("auto", *FLOWS))
+    elif not isinstance(flow, AbstractSampler):
+        got = getattr(flow, "__name__", type(flow).__name__)
+        raise ValueError(requirement("flow", f"be a distribution, or one of auto, {', '.join(FLOWS)}", got))
+
+
+def _check_numbers(*, budget: Any, learning_rate: Any, **whole: Any) -> None:
+    for name, value in whole.items():
+        if value is not None:
+            check_positive_int(name, value)
+    for name, value, what in (("budget", budget, " of seconds"), ("learning_rate", learning_rate, "")):
+        if value is not None and not (isinstance(value, int | float | np.number) and value > 0):
+            raise ValueError(requirement(name, f"be a positive number{what}", repr(value)))
+
+
+def _check_mesh(mesh: Any, n_draws: int) -> None:
+    if mesh is None:
+        return
+    if not isinstance(mesh, Mesh):
+        raise ValueError(requirement("mesh", "be a jax.sharding.Mesh", type(mesh).__name__))
+    if n_draws % mesh.size:
+        raise ValueError(requirement("n_draws", f"be a multiple of the mesh's {mesh.size} devices", n_draws))

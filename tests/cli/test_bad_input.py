@@ -1,14 +1,17 @@
 """Bad input: exit status 2, one sentence, no traceback, nothing half-written."""
 
 import errno
+import io
 import json
 import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import thalweg.cli
+from thalweg._core import precision
 from thalweg.report import report
 
 SCHOOLS = Path(__file__).parents[2] / "examples" / "eight_schools"
@@ -104,6 +107,75 @@ def test_models_and_data(monkeypatch, capsys, tmp_path, source, data, words):
         assert word in sentence
 
 
+SQUARE = HEAD + "def log_density(p, data):\n    return -(p['x'] - data['a'].sum())**2\n"
+
+
+def _npz(cut=None):
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.ones(3))
+    return buffer.getvalue()[:cut]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("d.npz", _npz(100), "cannot be read"),
+        ("d.npz", b"not an archive", "not an .npz archive"),
+        ("d.json.gz", b"\x1f\x8b broken", "cannot be read"),
+        ("d.json", b"[" * 100_000, "cannot be read"),
+        ("d.json", b"[1, 2]", "not an object of names"),
+        ("d.csv", b"a,a\n1,2\n", "a more than once"),
+        ("d.csv", b"a,b\n1\n", "line 2 has 1 columns"),
+        ("d.json", b'{"a": [-3000000000, 1]}', "data['a']` must fit into int32, got -3000000000"),
+        ("d.json", b'{"a": [1e300, 1.0]}', "data['a']` must fit into float32, got 1e+300"),
+        ("d.json", b"{}", "there are the parameters x, t, and no named data"),
+    ],
+)
+def test_damaged_data(monkeypatch, capsys, tmp_path, name, content, words):
+    (tmp_path / "model.py").write_text(SQUARE)
+    (tmp_path / name).write_bytes(content)
+    arguments = ("infer", tmp_path / "model.py", "--data", tmp_path / name, "--out", tmp_path / "run")
+    with precision("float32"):
+        assert words in refused(monkeypatch, capsys, tmp_path / "run", *arguments)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * p['x']), (0, p['x']))[1]",
+        "jnp.linalg.eig(jnp.eye(2) * p['x'])[1].real.sum()",
+    ],
+)
+def test_a_density_without_a_gradient(monkeypatch, capsys, tmp_path, body):
+    (tmp_path / "model.py").write_text(f"import jax\n{HEAD}def log_density(p):\n    return {body}\n")
+    out = tmp_path / "run"
+    sentence = refused(monkeypatch, capsys, out, "infer", tmp_path / "model.py", "--out", out)
+    assert "`log_density` must have a gradient" in sentence
+
+
+def test_a_model_file_with_a_dataclass_and_a_table_from_a_spreadsheet(tmp_path):
+    source = (
+        "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass C:\n    a: float = 1.0\n"
+    )
+    (tmp_path / "m.py").write_text(source + SQUARE)
+    (tmp_path / "d.csv").write_bytes(b"\xef\xbb\xbfa,b\r\n1,2\r\n3,4\r\n")
+    target = thalweg.from_file(tmp_path / "m.py", tmp_path / "d.csv")
+    assert set(target.data) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["infer"], "Missing argument 'model'"),
+        (["infer", "m.py", "--out", "o", "--seed", "x"], "'--seed'"),
+        (["infer", "m.py", "--out", "o", "--nothing"], "--nothing"),
+        (["nothing"], "No such command 'nothing'"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(monkeypatch, capsys, tmp_path, arguments, words):
+    assert words in refused(monkeypatch, capsys, tmp_path, *arguments)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -146,5 +218,13 @@ def test_a_full_disk_leaves_nothing_half_written(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(thalweg.cli, "write_report", full)
     model = SCHOOLS.parent / "banana" / "model.py"
-    sentence = refused(monkeypatch, capsys, out, "infer", model, "--out", out, "--flow", "gaussian", "--quiet")
-    assert "No space left on device" in sentence
+    arguments = ("infer", model, "--out", out, "--flow", "gaussian", "--quiet")
+    status, _, stderr = command(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert stderr.startswith("thalweg: `out` cannot be written: No space left on device")
+    assert stderr.count("\n") == 1
+    # the fit is not lost
+    assert [f.name for f in out.iterdir()] == ["checkpoint.thalweg"]
+    monkeypatch.setattr(thalweg.cli, "write_report", report)
+    assert command(monkeypatch, capsys, *arguments, "--resume")[0] == 3  # a Gaussian is not enough for it
+    assert "checkpoint.thalweg" not in [f.name for f in out.iterdir()]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thalweg._core import over_batch
+from thalweg._core import in_pieces, over_batch
 
 
 def scale(x, c):
@@ -51,3 +51,18 @@ def test_an_empty_batch():
 def test_the_message_names_the_argument():
     with pytest.raises(ValueError, match=r"`x` must have shape \(\.\.\., 3\), got \(4,\)"):
         over_batch(scale, {"x": (jnp.ones(4), (3,)), "c": (jnp.ones(2), (2,))})
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 11])
+def test_pieces_of_one_size_give_all_rows(n):
+    rows = {"x": np.arange(3.0 * n).reshape(n, 3), "i": np.arange(float(n))}
+    seen = []
+
+    def function(number, piece):
+        seen.append((number, piece["x"].shape))
+        return {"sum": piece["x"].sum(1) + piece["i"], "twice": 2 * piece["x"]}
+
+    out = in_pieces(function, rows, 4)
+    np.testing.assert_array_equal(out["sum"], rows["x"].sum(1) + rows["i"])
+    np.testing.assert_array_equal(out["twice"], 2 * rows["x"])
+    assert seen == [(i, (4, 3)) for i in range(-(-n // 4))]

@@ -93,3 +93,27 @@ def test_a_missing_guest_names_its_extra():
     with pytest.raises(ImportError, match=re.escape("pip install 'thalweg[numpyro]'")):
         core.import_guest("no_such_package_here", "numpyro")
     assert core.import_guest("json.decoder", "none").JSONDecoder
+
+
+def test_keys_split_on_the_host_differ_and_compile_nothing():
+    with count_compiles() as compiles:
+        first, second, third = core.split_on_host(core.as_key(5), 3)
+        again = core.split_on_host(core.as_key(5), 3)
+        other = core.split_on_host(core.as_key(6), 3)
+    assert compiles.count == 0
+    words = {tuple(core.key_words(k).tolist()) for k in (first, second, third, *other)}
+    assert len(words) == 6
+    np.testing.assert_array_equal(core.key_words(again[1]), core.key_words(second))
+    assert jax.random.normal(first) != jax.random.normal(second)
+
+
+def test_an_error_of_work_done_ahead_is_left_to_whoever_needs_it():
+    seen = []
+
+    def work():
+        seen.append(jnp.result_type(float))
+        raise ValueError("dropped")
+
+    with core.precision("float32"):
+        core.ahead(work)()
+    assert seen == [jnp.float32]

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import count_compiles
 from thalweg._core import Fixed, Skeleton, all_finite, partition_trainable, stack_modules, trainable, where_tree
 
 
@@ -43,6 +44,10 @@ def test_a_skeleton_adds_its_vector():
     np.testing.assert_array_equal(module["a"].weight, [0, 2, 4])
     np.testing.assert_array_equal(module["b"][0], [[4, 5], [6, 7]])
     assert module["b"][1] == 5
+    with count_compiles() as compiles:
+        on_host = skeleton.on_host(np.arange(7.0))
+    assert compiles.count == 0
+    assert bool(eqx.tree_equal(on_host, module, typematch=True))
     gradient = jax.grad(lambda v: (skeleton(v)["b"][0] ** 2).sum())(vector)
     np.testing.assert_array_equal(gradient, [0, 0, 0, 8, 10, 12, 14])
     # its initial numbers do not train: the vector does

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from report_fakes import FakePosterior
-from thalweg.diagnostics import fit_pareto
+from thalweg.diagnostics import fit_pareto, psis
 from thalweg.report._content import gather
 
 
@@ -20,9 +20,9 @@ def test_gathers_everything():
 
 def test_without_a_target_it_says_what_is_missing():
     content = gather(FakePosterior(target=False))
-    assert {"corrected", "weights"} <= set(content.missing)
+    assert set(content.missing) == {"corrected"}
     assert "give target=" in content.missing["corrected"]
-    assert content.tail is None and content.checks == [] and not content.rows_corrected
+    assert content.checks == [] and not content.rows_corrected
     assert len(content.rows) == 10 and all(s.corrected is None for s in content.marginals)
 
 
@@ -57,22 +57,19 @@ def test_shows_what_moves_and_what_is_correlated_and_leaves_out_what_cannot_be_d
 def test_tail_is_that_of_psis():
     posterior = FakePosterior()
     tail = gather(posterior).tail
-    weights = np.sort(np.exp(posterior.importance_weights().raw_log_weights + 31.0))
+    weights = np.sort(np.exp(posterior.log_weights + 31.0))
     assert tail is not None and tail.n_draws == 10_000 and tail.share == 0.03
     np.testing.assert_allclose(np.mean(tail.ratios), 1.0)
     np.testing.assert_allclose(tail.fit, fit_pareto(weights[-300:] - weights[-301]) / np.array([1, np.mean(weights)]))
-    np.testing.assert_allclose(tail.fit.khat, tail.khat, rtol=1e-8)
+    np.testing.assert_allclose(tail.fit.khat, psis(posterior.log_weights).khat, rtol=1e-8)
+    assert tail.khat == posterior.verdict.khat
 
 
-class Constant(FakePosterior):
-    def importance_weights(self, n=1000, seed=0):
-        weights = super().importance_weights(n, seed)
-        weights.raw_log_weights = np.full(n, -3.0)
-        return weights
-
-
-def test_constant_weights_have_no_tail():
-    assert gather(Constant()).tail is None
+@pytest.mark.parametrize("log_weights", [np.full(1000, -3.0), None], ids=["constant", "none"])
+def test_constant_weights_have_no_tail(log_weights):
+    posterior = FakePosterior()
+    posterior.log_weights = log_weights
+    assert gather(posterior).tail is None
 
 
 def test_counts_the_observations_in_their_intervals():

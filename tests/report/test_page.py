@@ -156,14 +156,15 @@ def test_sections_of_a_whole_page(whole):
         "realnvp",
         "a < b & c",
         "7 of 8 observations",
-        "0.21, is of another set of draws",
     ):
         assert expected in words, expected
 
 
 def test_sections_without_target_trace_and_predictive():
     _, page = page_of(FakePosterior("fair", target=False, trace=False))
-    assert page.sections()[1:] == ["Parameters", "Marginals", "Pairs", "The fit", "Left out", "Settings", "Versions"]
+    assert page.sections()[1:] == [
+        *("Parameters", "Marginals", "Pairs", "Importance weights", "The fit", "Left out", "Settings", "Versions")
+    ]
     assert "not corrected" in page.words and "not known" in page.words
     assert "load the posterior with its target" in page.words and "give target=" in page.words
 

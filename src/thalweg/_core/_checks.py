@@ -39,6 +39,6 @@ def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
     known = list(choices)
     if value in known:
         return value
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(value).lower(), known, n=1, cutoff=0.5)
     remedy = f"did you mean {near[0]!r}?" if near else ""
     raise ValueError(requirement(argument, f"be one of {', '.join(known)}", repr(value), remedy))

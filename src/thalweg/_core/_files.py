@@ -11,9 +11,11 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Call `write` with a temporary path in the same folder, then move that file to `path`.
 
     Raises:
-        OSError: if the folder cannot be written or is full; then `path` is as it was before.
+        OSError: if the folder is missing, cannot be written or is full; then `path` is as it was before.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)

@@ -54,7 +54,8 @@ def from_numpy(numbers: Any) -> Array:
     """
     array = np.asarray(numbers)
     dtype = jnp.result_type(float) if np.issubdtype(array.dtype, np.floating) else array.dtype
-    return jax.device_put(array.astype(dtype, copy=False))
+    with np.errstate(over="ignore"):  # what is too large for single precision is inf
+        return jax.device_put(array.astype(dtype, copy=False))
 
 
 def numpy_rng(seed: Seed) -> np.random.Generator:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from thalweg._core._checks import requirement
 from thalweg._core._files import write_atomically
@@ -181,7 +181,8 @@ def write_file(path: str | Path, kind: str, value: Any) -> Path:
     structure = encode(value, arrays)
     header = json.dumps({"format": FORMAT, "kind": kind, "structure": structure})
     metadata = {"thalweg": header, "sha256": _digest(header, arrays)}
-    return write_atomically(path, lambda temporary: save_file(arrays, temporary, metadata))
+    content = save(arrays, metadata)
+    return write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def read_file(path: str | Path, kind: str) -> Any:

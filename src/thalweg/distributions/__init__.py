@@ -2,6 +2,7 @@
 
 from thalweg.distributions._augmented import Augmented
 from thalweg.distributions._base import StandardNormal, StudentT
+from thalweg.distributions._defensive import DefensiveDraws, defensive_draws
 from thalweg.distributions._distribution import (
     AbstractAuxiliaryDistribution,
     AbstractDistribution,
@@ -15,8 +16,10 @@ __all__ = [
     "AbstractDistribution",
     "AbstractSampler",
     "Augmented",
+    "DefensiveDraws",
     "LogProbBounds",
     "StandardNormal",
     "StudentT",
     "Transformed",
+    "defensive_draws",
 ]

@@ -28,7 +28,7 @@ class FitState(NamedTuple):
         bad_run: how many of the last steps were bad, in a row.
         damping: factor on the learning rate, halved at each rollback.
         n_rollbacks: how many there were.
-        cooling: the step at which cooling down began, and how long it takes; the first is -1 before.
+        cooling: the step at which cooling down began, -1 before; how long it takes; 1 if the objective had settled.
         safe: (vector, optimiser) at the last review that found no bad run.
     """
 
@@ -97,7 +97,7 @@ class Fit(AbstractJittedProcess[FitState]):
         optimiser = init_optimiser(vector)
         zero = jnp.asarray(np.int32(0))
         one = jnp.asarray(np.ones((), jnp.result_type(float)))
-        cooling = jnp.asarray(np.array([-1, 1], np.int32))
+        cooling = jnp.asarray(np.array([-1, 1, 0], np.int32))
         return FitState(skeleton, vector, optimiser, zero, zero, one, zero, cooling, (vector, optimiser))
 
     def _rate(self, state: FitState, index: Array) -> Scalar:
@@ -135,14 +135,15 @@ class Fit(AbstractJittedProcess[FitState]):
         if int(state.bad_run) >= min(_BAD_RUN, self.chunk):
             return self._roll_back(state)
         state = state._replace(safe=(state.vector, state.optimiser))
-        start, length = (int(c) for c in state.cooling)
+        start, length = (int(c) for c in state.cooling[:2])
         if start >= 0:
-            return state, (Status.CONVERGED if done >= start + length else None)
+            over = Status.CONVERGED if int(state.cooling[2]) else Status.ALL_STEPS
+            return state, (over if done >= start + length else None)
         length = max(1, round(self.cool_share * steps))
         settled = self.window is not None and _has_settled(history["elbo"], self.window)
         if settled or hurry or done >= steps - length:
             length = min(length, max(steps - done, 1)) if not hurry else max(1, min(length, done // 2))
-            state = state._replace(cooling=jnp.asarray(np.array([done, length], np.int32)))
+            state = state._replace(cooling=jnp.asarray(np.array([done, length, settled], np.int32)))
         return state, None
 
     def _roll_back(self, state: FitState) -> tuple[FitState, Status | None]:

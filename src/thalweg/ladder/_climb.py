@@ -1,6 +1,8 @@
 """When to climb: a Gaussian where its weights are good, else a flow on top of it, for longer where it needs to be."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,13 @@ from jax.sharding import Mesh
 from thalweg._core import PRNGKeyArray, ahead, check_shape, numpy_rng, split_on_host
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import make_flow
+from thalweg.ladder._modes import Mode, missed_mode
 from thalweg.ladder._rungs import Budget, Rung, flow_process, flow_rung, gaussian_rung, gaussian_weights
 from thalweg.posterior import Posterior, Verdict, make_posterior, rehearse
-from thalweg.targets import Target, find_start
+from thalweg.targets import Target
 
 _N_STARTS = 3
-_STEPS, _FURTHER_STEPS = 500, 1000
+_STEPS, _FURTHER_STEPS = 500, 2500
 _GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE = 0.3, 0.5, 0.5
 """A Gaussian whose weights are this good needs no flow, a flow no further steps."""
 
@@ -42,40 +45,41 @@ class Climb:
     budget: Budget
     mesh: Mesh | None
 
-    def run(self, flow: str | AbstractSampler, init: dict[str, Any] | None) -> Posterior:
-        """The posterior by "auto", by a flow's name, or by a flow built by hand.
+    def run(self, flow: str | AbstractSampler, starts: np.ndarray) -> Posterior:
+        """The posterior by "auto", by a flow's name, or by a flow built by hand, from starts (k, d).
 
         Raises:
-            ValueError: if no start is good, or a flow built by hand has another shape than R^d.
+            ValueError: if a flow built by hand has another shape than R^d.
         """
-        start_key, gauss_key, look_key, flow_key, weigh_key = split_on_host(self.key, 5)
+        gauss_key, look_key, flow_key, weigh_key = split_on_host(self.key, 4)
         target = self.target
-        starts = find_start(target, start_key, init)[:_N_STARTS]
         if not isinstance(flow, str):
             check_shape("flow", np.empty(flow.shape), (target.size,), "a flow built by hand is a distribution on R^d")
-            return self._fit(flow, self.settings["flow"], flow_key, weigh_key)
-        loc, tril, gaussian = gaussian_rung(
-            target, starts, gauss_key, self.budget, batch_size=self.settings["batch_size"]
+            return self._fit(flow, self.settings["flow"], flow_key, partial(self._finish, weigh_key, []))
+        best, others, gaussian = gaussian_rung(
+            target, starts[:_N_STARTS], gauss_key, self.budget, batch_size=self.settings["batch_size"]
         )
-        fitted = gaussian._replace(flow=make_flow("gaussian", target.size, loc=loc, scale_tril=tril))
+        finish = partial(self._finish, weigh_key, others)
+        fitted = gaussian._replace(flow=make_flow("gaussian", target.size, **best._asdict()))
         if flow == "gaussian":
-            return self._finish(fitted, weigh_key, gaussian.sentence)
+            return finish(fitted, gaussian.sentence)
         taken = gaussian.sentence
         if flow == "auto":
-            khat, share = gaussian_weights(target, loc, tril, numpy_rng(look_key))
+            khat, share = gaussian_weights(target, best, numpy_rng(look_key))
             if khat < _GAUSSIAN_KHAT and share > _SHARE:
-                posterior = self._finish(fitted, weigh_key, taken)
+                posterior = finish(fitted, taken)
                 khat, share = posterior.verdict.khat, _share(posterior.verdict)
                 # the second look is at other draws: one lucky set of weights is not enough
                 if khat < _GAUSSIAN_KHAT and share > _SHARE:
                     return posterior
             taken += f"; its weights ask for more (k-hat {khat:.2f}, {share:.0%} of the draws effective)"
-        name = "realnvp" if flow == "auto" else flow
-        start = make_flow(name, target.size, loc=loc, scale_tril=tril, seed=flow_key)
-        return self._fit(start, name, flow_key, weigh_key, taken)
+        # a coupling of one coordinate has nothing to see: only the spline then bends it
+        name = flow if flow != "auto" else "spline" if target.size == 1 else "realnvp"
+        start = make_flow(name, target.size, **best._asdict(), seed=flow_key)
+        return self._fit(start, name, flow_key, finish, taken)
 
     def _fit(
-        self, start: AbstractSampler, name: str, key: PRNGKeyArray, weigh_key: PRNGKeyArray, *taken: str
+        self, start: AbstractSampler, name: str, key: PRNGKeyArray, finish: Callable[..., Posterior], *taken: str
     ) -> Posterior:
         """Fit a flow; further where nobody said how long, and its weights or its raw draws are not good."""
         first_key, second_key = split_on_host(key, 2)
@@ -84,23 +88,23 @@ class Climb:
         rehearsed = ahead(lambda: rehearse(start, self.target))
         rung = flow_rung(process, start, name, first_key, self.budget, steps=self.settings["steps"] or _STEPS)
         rehearsed()
-        posterior = self._finish(rung, weigh_key, *taken, rung.sentence)
+        posterior = finish(rung, *taken, rung.sentence)
         verdict = posterior.verdict
         good = verdict.raw_ok and verdict.khat < _FLOW_KHAT and _share(verdict) > _SHARE
         if good or self.settings["steps"] or rung.failed or self.budget.is_over:
             return posterior
         more = flow_rung(process, rung.flow, f"{name}, further", second_key, self.budget, steps=_FURTHER_STEPS)
         history = {k: np.concatenate([rung.history[k], more.history[k]]) for k in rung.history}
-        return self._finish(more._replace(history=history), weigh_key, *taken, rung.sentence, more.sentence)
+        return finish(more._replace(history=history), *taken, rung.sentence, more.sentence)
 
-    def _finish(self, rung: Rung, weigh_key: PRNGKeyArray, *taken: str) -> Posterior:
+    def _finish(self, key: PRNGKeyArray, modes: list[Mode], rung: Rung, *taken: str) -> Posterior:
         return make_posterior(
             rung.flow,
             self.target,
-            seed=weigh_key,
+            seed=key,
             dtype=self.settings["dtype"],
             trace={"step": np.arange(len(rung.history["elbo"])), "elbo": rung.history["elbo"]},
             settings=self.settings,
             steps_taken=taken,
-            failed=rung.failed,
+            failed=rung.failed or missed_mode(self.target, rung.flow, modes, key),
         )

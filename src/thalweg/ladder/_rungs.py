@@ -11,6 +11,7 @@ from thalweg.diagnostics import importance_ess, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
 from thalweg.flows import tail_degrees_of_freedom
+from thalweg.ladder._modes import Mode, other_modes
 from thalweg.objectives import ReverseKL
 from thalweg.run import Checkpoint, Progress, Status, run
 from thalweg.targets import Target, log_density_of_rows
@@ -65,11 +66,11 @@ def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generat
 
 def gaussian_rung(
     target: Target, starts: np.ndarray, key: PRNGKeyArray, budget: Budget, *, batch_size: int | None, steps: int = 500
-) -> tuple[np.ndarray, np.ndarray, Rung]:
+) -> tuple[Mode, list[Mode], Rung]:
     """Fit a full-rank Gaussian from every start, from the first both carefully and boldly, and keep the best ELBO.
 
     Returns:
-        (mean (d,), Cholesky factor (d, d), what was done; its flow is None).
+        (the best, other modes that starts ended in, what was done; its flow is None).
     """
     process = GaussianFit(target, batch_size=batch_size)
     fit_key, judge_key = split_on_host(key, 2)
@@ -86,20 +87,19 @@ def gaussian_rung(
     elbo = _elbo_of_starts(target, result.state, numpy_rng(judge_key))
     best = int(np.nanargmax(np.where(np.isnan(elbo), -np.inf, elbo)))
     done = len(result.history["elbo"])
-    spread = "" if len(elbo) == 1 else f", the best of {len(elbo)} starts"
-    sentence = f"full-rank Gaussian: ELBO {elbo[best]:.2f} after {done} steps{spread}"
-    return result.state.loc[best], result.state.scale_tril[best], Rung(None, result.history, sentence, None)
+    sentence = f"full-rank Gaussian: ELBO {elbo[best]:.2f} after {done} steps, the best of {len(elbo)} fits"
+    loc, tril = result.state.loc, result.state.scale_tril
+    others = other_modes(loc, tril, elbo, best)
+    return Mode(loc[best], tril[best]), others, Rung(None, result.history, sentence, None)
 
 
-def gaussian_weights(
-    target: Target, loc: np.ndarray, scale_tril: np.ndarray, rng: np.random.Generator, n: int = 10_000
-) -> tuple[float, float]:
+def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n: int = 10_000) -> tuple[float, float]:
     """(k-hat, effective share) of the importance weights of the flow "gaussian", without compiling it."""
-    d, nu = len(loc), tail_degrees_of_freedom(len(loc))
+    d, nu = target.size, tail_degrees_of_freedom(target.size)
     z = rng.standard_normal((n, d)) * np.sqrt(nu / rng.chisquare(nu, (n, 1)))
     # up to a constant, which weights do not mind
     log_q = -0.5 * (nu + d) * np.log1p((z**2).sum(1) / nu)
-    log_p = log_density_of_rows(target, loc + z @ scale_tril.T).astype(float)
+    log_p = log_density_of_rows(target, gaussian.loc + z @ gaussian.scale_tril.T).astype(float)
     log_weights = log_p - log_q
     if np.isnan(log_weights).any() or not np.isfinite(log_weights).any():
         return np.inf, 0.0

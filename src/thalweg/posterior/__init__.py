@@ -1,7 +1,7 @@
 """What every door leads to: draws, density, evidence, a verdict, ArviZ, a file."""
 
 from thalweg.posterior._arviz import preload
-from thalweg.posterior._draws import WeighedDraws, rehearse, weigh
+from thalweg.posterior._draws import WeighedDraws, draw_and_score, rehearse, score, weigh
 from thalweg.posterior._estimates import Bound, Estimate
 from thalweg.posterior._make import load, make_posterior
 from thalweg.posterior._posterior import Posterior, WeightedDraws
@@ -14,10 +14,12 @@ __all__ = [
     "Verdict",
     "WeighedDraws",
     "WeightedDraws",
+    "draw_and_score",
     "judge",
     "load",
     "make_posterior",
     "preload",
     "rehearse",
+    "score",
     "weigh",
 ]

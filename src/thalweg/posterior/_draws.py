@@ -7,7 +7,13 @@ import jax
 import numpy as np
 
 from thalweg._core import Array, PRNGKeyArray, PyTree, as_key, from_numpy, in_pieces
-from thalweg.distributions import AbstractAuxiliaryDistribution, AbstractDistribution, AbstractSampler
+from thalweg.distributions import (
+    AbstractAuxiliaryDistribution,
+    AbstractDistribution,
+    AbstractSampler,
+    DefensiveDraws,
+    defensive_draws,
+)
 from thalweg.targets import Space, Target, log_density_of_rows
 
 PIECE = 1000
@@ -15,15 +21,17 @@ PIECE = 1000
 
 
 class WeighedDraws(NamedTuple):
-    """Draws of q on R^d with what a weight needs.
+    """Draws on R^d with what weights need.
 
     Attributes:
         u: (n, d).
-        log_q: (n,), exact or extended.
-        log_p: (n,), the target's log density.
+        log_proposal: (n,), the log density that they were drawn with, q's own but for a defensive part.
+        log_q: (n,), the flow's; exact or extended.
+        log_p: (n,), the target's.
     """
 
     u: np.ndarray
+    log_proposal: np.ndarray
     log_q: np.ndarray
     log_p: np.ndarray
 
@@ -31,6 +39,11 @@ class WeighedDraws(NamedTuple):
 @eqx.filter_jit
 def _draw_piece(flow: AbstractSampler, key: PRNGKeyArray, number: Array) -> tuple[Array, Array]:
     return flow.sample_and_log_q(jax.random.fold_in(key, number), (PIECE,))
+
+
+@eqx.filter_jit
+def _defensive_piece(flow: AbstractSampler, key: PRNGKeyArray, number: Array) -> DefensiveDraws:
+    return defensive_draws(flow, jax.random.fold_in(key, number), PIECE)
 
 
 @eqx.filter_jit
@@ -45,6 +58,11 @@ def _score_rows(flow: AbstractSampler, u: Array) -> Array:
 @eqx.filter_jit
 def _constrain_rows(space: Space, data: PyTree, u: Array) -> dict[str, Array]:
     return jax.vmap(lambda one: space.constrain(one, data)[0])(u)
+
+
+@eqx.filter_jit
+def _log_det_rows(space: Space, data: PyTree, u: Array) -> Array:
+    return jax.vmap(lambda one: space.constrain(one, data)[1])(u)
 
 
 @eqx.filter_jit
@@ -76,10 +94,9 @@ def _likelihood_rows(target: Target, params: dict[str, Array]) -> Any:
     return jax.vmap(lambda one: (target.log_likelihood or _nothing)(one, target.data))(params)
 
 
-def _draw(flow: AbstractSampler, key: PRNGKeyArray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    pieces = [_draw_piece(flow, key, _number(i)) for i in range(-(-n // PIECE))]
-    u, log_q = (np.concatenate([np.asarray(part) for part in parts])[:n] for parts in zip(*pieces, strict=True))
-    return u, log_q
+def _pieces(function: Any, flow: AbstractSampler, key: PRNGKeyArray, n: int) -> list[np.ndarray]:
+    pieces = [function(flow, key, _number(i)) for i in range(-(-n // PIECE))]
+    return [np.concatenate([np.asarray(part) for part in parts])[:n] for parts in zip(*pieces, strict=True)]
 
 
 def _number(i: int) -> Array:
@@ -88,18 +105,25 @@ def _number(i: int) -> Array:
 
 def draw(flow: AbstractSampler, key: PRNGKeyArray, n: int) -> np.ndarray:
     """N draws on R^d; the first m of n draws are the m draws of the same key."""
-    return _draw(flow, key, n)[0]
+    return draw_and_score(flow, key, n)[0]
+
+
+def draw_and_score(flow: AbstractSampler, key: PRNGKeyArray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `draw`, with log q."""
+    u, log_q = _pieces(_draw_piece, flow, key, n)
+    return u, log_q
 
 
 def weigh(flow: AbstractSampler, target: Target, key: PRNGKeyArray, n: int) -> WeighedDraws:
-    """The same draws as `draw`, with log q and log p."""
-    u, log_q = _draw(flow, key, n)
-    return WeighedDraws(u, log_q, log_density_of_rows(target, u))
+    """Draws that weights can be trusted with, most of them the flow's; with their densities."""
+    u, log_proposal, log_q = _pieces(_defensive_piece, flow, key, n)
+    return WeighedDraws(u, log_proposal, log_q, log_density_of_rows(target, u))
 
 
 def rehearse(flow: AbstractSampler, target: Target) -> None:
     """Compile all that a posterior of `target` with a flow like this will ask for, on one piece of rows."""
     u = weigh(flow, target, as_key(0), PIECE).u
+    draw(flow, as_key(0), PIECE)
     params = constrain(target.space, target.data, u)
     derive(target, params)
     predict(target, as_key(0), params)
@@ -111,6 +135,11 @@ def constrain(space: Space, data: PyTree, u: np.ndarray) -> dict[str, np.ndarray
     params = in_pieces(lambda _, rows: _constrain_rows(space, data, rows), u, PIECE)
     # JAX gives dicts back in the order of their keys
     return {name: params[name] for name in space.names}
+
+
+def log_det(space: Space, data: PyTree, u: np.ndarray) -> np.ndarray:
+    """Log-determinants of `constrain` at rows of R^d."""
+    return in_pieces(lambda _, rows: _log_det_rows(space, data, rows), u, PIECE)
 
 
 def unconstrain(space: Space, data: PyTree, draws: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from thalweg._core import Seed, as_key, precision, read_file, requirement
+from thalweg._core import FileError, Seed, as_key, precision, read_file, requirement
 from thalweg.diagnostics import log_mean_exp
 from thalweg.distributions import AbstractSampler
 from thalweg.posterior._citation import package_versions
@@ -13,7 +13,7 @@ from thalweg.posterior._draws import WeighedDraws, weigh
 from thalweg.posterior._estimates import Estimate
 from thalweg.posterior._posterior import KIND, POOL, SAVED, Posterior, complaint_of
 from thalweg.posterior._verdict import Verdict, judge
-from thalweg.targets import Target
+from thalweg.targets import Target, check_same_target, describe_target
 
 
 def make_posterior(
@@ -42,17 +42,23 @@ def make_posterior(
         weighed: draws that have been weighed already.
     """
     weighed = weighed or weigh(flow, target, as_key(seed), POOL)
-    raw = np.asarray(weighed.log_p, float) - np.asarray(weighed.log_q, float)
+    log_p, log_proposal, log_q = (np.asarray(a, float) for a in (weighed.log_p, weighed.log_proposal, weighed.log_q))
+    raw = log_p - log_proposal
     complaint = complaint_of(raw, weighed.u, target)
     if complaint:
         advice = ("mend the log density there, or try dtype='float64'",)
         verdict = Verdict(
             ok=False, raw_ok=False, khat=np.inf, ess=0.0, n_draws=len(raw), reasons=(complaint,), advice=advice
         )
-        elbo, evidence = None, None
+        elbo, evidence, raw = None, None, None
     else:
-        verdict = judge(raw, np.asarray(weighed.u, float), failed=failed)
-        elbo = Estimate(float(raw.mean()), float(raw.std() / np.sqrt(len(raw)))) if np.isfinite(raw).all() else None
+        # the weights that make the flow's own draws of these
+        own = np.exp(log_q - log_proposal)
+        verdict = judge(raw, np.asarray(weighed.u, float), own, failed=failed)
+        terms = own * (log_p - log_q)
+        elbo = (
+            Estimate(float(terms.mean()), float(terms.std() / np.sqrt(len(raw)))) if np.isfinite(terms).all() else None
+        )
         evidence = Estimate(*log_mean_exp(raw))
     name = target.name or "model"
     return Posterior(
@@ -62,12 +68,14 @@ def make_posterior(
         elbo,
         evidence,
         verdict,
+        raw,
         trace,
         settings,
         steps_taken,
         dtype,
         package_versions(),
         name,
+        describe_target(target),
     )
 
 
@@ -82,15 +90,20 @@ def load(path: str | Path, target: Target | None = None) -> Posterior:
     Raises:
         FileNotFoundError: if there is no such file.
         FileError: if it is cut short, changed, of a newer version, or something else; a ValueError.
-        ValueError: if the target's parameters are not the file's.
+        ValueError: if the target is not the one that was fitted: other parameters, data or log density.
     """
     with precision("float64"):
         record = read_file(path, KIND)
+    if missing := [name for name in SAVED if name not in record]:
+        raise FileError(f"{path} was written by another thalweg, without {', '.join(missing)}; fit again")
     if target is not None and record["space"] is not None:
         here, there = (
             {n: s.shape for n, s in zip(x.names, x.supports, strict=True)} for x in (target.space, record["space"])
         )
         if here != there:
             raise ValueError(requirement("target", f"have the file's parameters {there}", here))
+    if target is not None:
+        with precision(record["dtype"]):
+            check_same_target(target.in_default_precision(), record["described"])
     space = record["space"] if target is None else target.space
     return Posterior(**{**{k: record[k] for k in SAVED}, "space": space, "target": target})

@@ -22,7 +22,7 @@ Draws = dict[str, np.ndarray]
 KIND = "posterior"
 SAVED = (
     *("flow", "space", "elbo", "log_evidence", "verdict", "trace", "settings"),
-    *("steps_taken", "dtype", "versions", "name"),
+    *("log_weights", "steps_taken", "dtype", "versions", "name", "described"),
 )
 """What a file keeps: all fields but the target."""
 POOL = 10_000
@@ -33,12 +33,12 @@ _POOL_FACTOR = 4
 
 @dataclasses.dataclass(frozen=True)
 class WeightedDraws:
-    """Raw draws with importance weights.
+    """Draws with importance weights: nine in ten the flow's own, the others thrown wider.
 
     Attributes:
         draws: name -> (n, *shape), constrained.
         log_weights: (n,), Pareto-smoothed and normalised: exp of them sums to 1.
-        raw_log_weights: (n,), log p - log q as they are.
+        raw_log_weights: (n,), log p less the log density of the draws, as they are.
         khat: the shape of the weights' tail.
     """
 
@@ -57,19 +57,22 @@ class Posterior:
     correct.
 
     Attributes:
-        flow: on R^d; pure, usable inside jit and vmap: `.sample(key, shape)`, `.log_prob(u)`.
+        flow: on R^d; pure, usable inside jit and vmap: `.sample(key, shape)`, `.log_prob(u)`. It computes in JAX's own
+            precision: for a float64 posterior turn on jax_enable_x64, as the methods here do by themselves.
         space: the parameters' names and supports, and the map from R^d to them.
         target: the log density, or None.
         elbo: E_q[log p - log q] with its standard error; a lower bound of `log_evidence` (for an auxiliary flow, of
             its own ELBO too).
         log_evidence: log of the integral of exp(log density), with its standard error; None where it is not known.
         verdict: whether to believe it.
+        log_weights: (n,), of the draws that the verdict judged, as they are; None where there are none.
         trace: the fit's record, one number a step: "step", "elbo".
         settings: what decided the result.
         steps_taken: what was done, in sentences.
         dtype: "float32" or "float64".
         versions: of the packages that made it.
         name: of the model.
+        described: a digest of the data and the log density at a few points, by which `load` knows its target again.
     """
 
     flow: AbstractSampler
@@ -78,12 +81,14 @@ class Posterior:
     elbo: Estimate | None
     log_evidence: Estimate | None
     verdict: Verdict
+    log_weights: np.ndarray | None
     trace: dict[str, np.ndarray]
     settings: dict[str, Any]
     steps_taken: tuple[str, ...]
     dtype: str
     versions: dict[str, str]
     name: str
+    described: dict[str, Any]
 
     @property
     def names(self) -> list[str]:
@@ -152,18 +157,29 @@ class Posterior:
         space = self._require_space()
         with precision(self.dtype):
             inside = {k: np.asarray(v) for k, v in draws.items() if k in space.names}
+            for name, values in inside.items():
+                if values.ndim != len(space.shapes[name]) + 1 or not len(values):
+                    must = f"have shape {('n', *space.shapes[name])}, n >= 1".replace("'", "")
+                    raise ValueError(requirement(f"draws[{name!r}]", must, values.shape))
             space.check(inside, self._data)
             u, log_det = _draws.unconstrain(space, self._data, inside)
             log_q = _draws.score(self.flow, u) - log_det
             return Bound(log_q, None) if isinstance(self.flow, AbstractAuxiliaryDistribution) else log_q
 
     def sample_and_log_prob(self, n: int, seed: Seed = 0) -> tuple[Draws, Any]:
-        """Raw draws and their normalised log densities, at the price of the draws."""
-        draws = self.sample(n, seed)
-        return draws, self.log_prob(draws)
+        """Raw draws and their normalised log densities, at the price of the draws; see `sample` and `log_prob`."""
+        n = check_positive_int("n", n)
+        with precision(self.dtype):
+            u, log_q = _draws.draw_and_score(self.flow, as_key(seed), n)
+            log_q = log_q - _draws.log_det(self._require_space(), self._data, u)
+            bounded = isinstance(self.flow, AbstractAuxiliaryDistribution)
+            return self._dress(u), self.log_prob(self.sample(n, seed)) if bounded else log_q
 
     def importance_weights(self, n: int = POOL, seed: Seed = 0) -> WeightedDraws:
-        """Raw draws with Pareto-smoothed importance weights (Vehtari et al. 2024).
+        """Draws with Pareto-smoothed importance weights (Vehtari et al. 2024).
+
+        Nine in ten are the flow's; the others are wider along one coordinate, which keeps the weights bounded where
+        the posterior's tails are heavier than the flow's. The weights account for it.
 
         Raises:
             ValueError: if there is no target, or its log density is NaN at a draw.
@@ -270,7 +286,7 @@ class Posterior:
 
 
 def _log_weights(weighed: _draws.WeighedDraws, target: Target) -> np.ndarray:
-    raw = np.asarray(weighed.log_p, float) - np.asarray(weighed.log_q, float)
+    raw = np.asarray(weighed.log_p, float) - np.asarray(weighed.log_proposal, float)
     complaint = complaint_of(raw, weighed.u, target)
     if complaint:
         raise ValueError(complaint)

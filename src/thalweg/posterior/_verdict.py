@@ -8,6 +8,7 @@ import numpy as np
 from thalweg._core import register
 from thalweg.diagnostics import importance_ess, khat_threshold, psis
 
+_EVEN_SHARE, _EVEN_LARGEST = 0.95, 10
 _LEAST_ESS = 200
 _DOUBTFUL_KHAT = 0.5
 _LEAST_SHARE_IF_DOUBTFUL = 0.1
@@ -49,15 +50,20 @@ class Verdict:
         return head + tail + ("." if not self.advice else ". To do: " + "; ".join(self.advice) + ".")
 
 
-def judge(raw_log_weights: np.ndarray, values: np.ndarray, *, failed: str | None = None) -> Verdict:
+def judge(
+    raw_log_weights: np.ndarray, values: np.ndarray, own: np.ndarray | None = None, *, failed: str | None = None
+) -> Verdict:
     """The verdict from one set of weighted draws.
 
     Args:
-        raw_log_weights: log p - log q of S draws of q.
+        raw_log_weights: log p less the log density that they were drawn with, of S draws.
         values: the draws in unconstrained coordinates, (S, d).
+        own: weights that make them draws of the flow; None for 1.
         failed: a sentence where the fit itself failed.
 
-    The corrected draws pass if k-hat is below the threshold of Vehtari et al. 2024 for S draws and the effective
+    The corrected draws pass if k-hat is below the threshold of Vehtari et al. 2024 for S draws, or the weights are all
+    but equal (an effective share of 0.95, and none above 10 times their mean: a tail that starts so low says nothing
+    of what it adds up to), and the effective
     sample size is at least 200, and a tenth of the draws where k-hat exceeds 0.5 (a k-hat of 0.64 has been seen with
     an effective share of 0.05 and a mean off by 0.18 sd). The raw draws pass if besides no mean moves by more than 0.1
     sd, and no sd by more than a tenth, between raw and corrected.
@@ -69,27 +75,31 @@ def judge(raw_log_weights: np.ndarray, values: np.ndarray, *, failed: str | None
     reasons, advice = [], []
     if failed:
         reasons.append(failed)
-    if not khat < threshold:
+    even = ess >= _EVEN_SHARE * n and smoothed.log_weights.max() < math.log(_EVEN_LARGEST / n)
+    if not (khat < threshold or even):
         reasons.append(f"the weights' tail is too heavy (k-hat {khat:.2f}, at most {threshold:.2f} is reliable)")
     if ess < _LEAST_ESS:
         reasons.append(f"only {ess:.0f} of {n:,} draws are effective")
     elif khat > _DOUBTFUL_KHAT and ess < _LEAST_SHARE_IF_DOUBTFUL * n:
         reasons.append(f"a heavy tail (k-hat {khat:.2f}) comes with few effective draws ({ess:.0f} of {n:,})")
     ok = not reasons
-    shift, ratio = _movement(values, smoothed.log_weights)
+    shift, ratio = _movement(values, smoothed.log_weights, np.ones(n) if own is None else own)
     raw_ok = ok and shift <= 0.1 and abs(math.log(ratio)) <= math.log(1.1)
-    if not ok:
+    if len(reasons) > (failed is not None):
         advice.append("give more steps or a richer flow (flow='spline', more layers)")
         advice.append("check the parametrisation (non-centred hierarchies fit better) and dtype='float64'")
     return Verdict(ok, raw_ok, khat, ess, n, tuple(reasons), tuple(advice))
 
 
-def _movement(values: np.ndarray, log_weights: np.ndarray) -> tuple[float, float]:
+def _movement(values: np.ndarray, log_weights: np.ndarray, own: np.ndarray) -> tuple[float, float]:
     """(largest shift of a mean in sd, the ratio of sds furthest from 1), corrected against raw."""
-    w = np.exp(log_weights)[:, None]
-    mean = (w * values).sum(0)
-    sd = np.sqrt(np.maximum((w * (values - mean) ** 2).sum(0), np.finfo(float).tiny))
-    raw_sd = np.maximum(values.std(0), np.finfo(float).tiny)
-    shift = np.max(np.abs(values.mean(0) - mean) / sd)
+
+    def moments(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        w = weights[:, None] / weights.sum()
+        mean = (w * values).sum(0)
+        return mean, np.sqrt(np.maximum((w * (values - mean) ** 2).sum(0), np.finfo(float).tiny))
+
+    (mean, sd), (raw_mean, raw_sd) = moments(np.exp(log_weights)), moments(own)
+    shift = np.max(np.abs(raw_mean - mean) / sd)
     ratios = np.log(raw_sd / sd)
     return float(shift), float(np.exp(ratios[np.argmax(np.abs(ratios))]))

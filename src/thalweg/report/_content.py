@@ -118,7 +118,6 @@ def gather(posterior: Any) -> Content:
     n = int(np.clip(_NUMBERS // max(len(rows or []), 1), _FEWEST_DRAWS, _DRAWS))
     raw = attempt("draws", lambda: posterior.sample(n, seed=1))
     corrected = attempt("corrected", lambda: posterior.resample(n, seed=1))
-    weights = attempt("weights", posterior.importance_weights)
     if rows is None and raw is not None:
         rows = summarise(raw)
     series = _series(raw, corrected)
@@ -137,7 +136,7 @@ def gather(posterior: Any) -> Content:
         n_scalars=len(series),
         pairs=_choose_pairs(parameters),
         n_pairs=len(parameters) * (len(parameters) - 1) // 2,
-        tail=None if weights is None else _tail(np.asarray(weights.raw_log_weights, float), float(weights.khat)),
+        tail=None if posterior.log_weights is None else _tail(posterior.log_weights, posterior.verdict.khat),
         trace=_trace(posterior.trace),
         checks=attempt("checks", lambda: _checks(posterior)) or [],
         settings={k: v for k, v in settings.items() if k not in ("model", "seconds") and v is not None},

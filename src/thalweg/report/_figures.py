@@ -71,7 +71,7 @@ def draw_figures(content: Content) -> Figures:
         return Figures(
             marginals=[_marginal(series, i, rows.get(series.name)) for i, series in enumerate(content.marginals)],
             pairs=[_pair(across, up, i) for i, (across, up) in enumerate(content.pairs)],
-            tail=None if content.tail is None else _tail(content.tail, content.verdict.khat),
+            tail=None if content.tail is None else _tail(content.tail),
             trace=_trace(*content.trace, content.log_evidence) if content.trace[0].size > 1 else None,
             checks=[_check(check, i) for i, check in enumerate(content.checks)],
         )
@@ -162,7 +162,7 @@ def _pair(across: Series, up: Series, number: int) -> Figure:
     return Figure(_svg(axes, f"pair-{number}"), alt, f"{up.name} against {across.name}")
 
 
-def _tail(tail: Tail, judged: float) -> Figure:
+def _tail(tail: Tail) -> Figure:
     axes = _axes(_WIDE, left=48, bottom=36)
     count = tail.ratios.size
     above = np.arange(count, 0, -1) / tail.n_draws
@@ -186,8 +186,6 @@ def _tail(tail: Tail, judged: float) -> Figure:
         f"fitted to the largest {tail.share:.0%}, with k-hat {tail.khat:.2f}. The flatter the line falls, the more "
         "rests on a few draws."
     )
-    if f"{judged:.2f}" != f"{tail.khat:.2f}":
-        caption += f" The verdict's k-hat, {judged:.2f}, is of another set of draws."
     return Figure(_svg(axes, "tail"), alt, caption)
 
 

@@ -20,7 +20,6 @@ _PARTS = {
     "summary": "Corrected summary",
     "draws": "Draws",
     "corrected": "Corrected draws",
-    "weights": "Importance weights",
     "names": "Pairs",
     "checks": "Predictive check",
 }

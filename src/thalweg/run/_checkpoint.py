@@ -60,10 +60,6 @@ class Checkpoint:
         new = [_like(s, x) for s, x in zip(saved["leaves"], leaves, strict=True)]
         return eqx.combine(jax.tree.unflatten(structure, new), rest), saved["history"], saved["finished"]
 
-    def remove(self) -> None:
-        """Delete the file: the job is done."""
-        self.path.unlink(missing_ok=True)
-
 
 def _is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray)

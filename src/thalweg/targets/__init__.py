@@ -4,7 +4,7 @@ from thalweg.targets._check import check_log_density
 from thalweg.targets._function import from_function, from_likelihood
 from thalweg.targets._model_file import from_file
 from thalweg.targets._numpyro import from_numpyro
-from thalweg.targets._rows import log_density_of_rows, value_and_score_of_rows
+from thalweg.targets._rows import check_same_target, describe_target, log_density_of_rows, value_and_score_of_rows
 from thalweg.targets._space import Space
 from thalweg.targets._start import find_start
 from thalweg.targets._support import (
@@ -29,9 +29,11 @@ __all__ = [
     "Support",
     "Target",
     "check_log_density",
+    "check_same_target",
     "cholesky_corr",
     "circular",
     "covariance",
+    "describe_target",
     "find_start",
     "from_file",
     "from_function",

@@ -35,7 +35,8 @@ def _names_there(target: Target, error: Exception) -> str:
     """For a name that was looked up in vain: the names there are."""
     if not isinstance(error, KeyError):
         return ""
-    data = f"the data's {', '.join(map(str, target.data))}" if isinstance(target.data, Mapping) else "no named data"
+    named = isinstance(target.data, Mapping) and len(target.data) > 0
+    data = f"the data's {', '.join(map(str, target.data))}" if named else "no named data"
     return f"; there are the parameters {', '.join(target.names)}, and {data}"
 
 
@@ -60,7 +61,8 @@ def _call(target: Target, argument: str, function: Any) -> Any:
         return _abstractly(target, function)
     except Exception as error:
         try:  # a concrete look: does it work on plain numbers?
-            function(target.constrain(jnp.zeros(target.size, jnp.result_type(float)))[0], target.data)
+            with np.errstate(all="ignore"):
+                function(target.constrain(jnp.zeros(target.size, jnp.result_type(float)))[0], target.data)
         except Exception as concrete:
             raise ValueError(raised(argument, concrete) + _names_there(target, concrete)) from concrete
         remedy = "use jax.numpy instead of numpy or math, and jnp.where or jax.lax.cond instead of if"
@@ -86,6 +88,20 @@ def _check_scalar(argument: str, value: Any) -> None:
         )
 
 
+def check_gradient(target: Target, argument: str) -> None:
+    """Raise one clear error where the gradient at a batch of points cannot be traced; compiles nothing.
+
+    Raises:
+        ValueError: with what JAX, or the user's function, says of it.
+    """
+    points = jax.ShapeDtypeStruct((2, target.size), jnp.result_type(float))
+    try:
+        jax.eval_shape(jax.vmap(jax.value_and_grad(target.log_density)), points)
+    except Exception as error:
+        must = "have a gradient that jax.grad finds, at many points at once by jax.vmap"
+        raise ValueError(f"`{argument}` must {must}; {raised(argument, error)}") from error
+
+
 def check_log_density(target: Target) -> None:
     """Raise one clear error where a target cannot work: called once, when it is built; compiles nothing.
 
@@ -102,6 +118,7 @@ def check_log_density(target: Target) -> None:
         _check_scalar("log_prior", _call(target, "log_prior", lambda params, _: prior(params)))
     else:
         _check_scalar("log_density", _call(target, "log_density", target.log_joint))
+    check_gradient(target, "log_density")
     _check_likelihood(target)
     predictive = target.predictive
     if predictive is not None:

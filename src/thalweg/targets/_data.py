@@ -1,5 +1,6 @@
 """Data at the door: arrays of the default precision, no text, no NaN, the same form again."""
 
+import hashlib
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ import numpy as np
 from jax.core import Tracer
 
 from thalweg._core import Array, requirement
+
+_IN_DOUBLE = "turn on jax_enable_x64 (--float64), or give it another unit or origin"
 
 
 def _is_leaf(x: Any) -> bool:
@@ -45,15 +48,29 @@ def _as_array(path: tuple[Any, ...], leaf: Any) -> Array:
         got = f"{type(leaf).__name__} of dtype {array.dtype}"
         raise ValueError(requirement(name, "be numeric", got, "encode text as integers, or leave it out"))
     if array.dtype.kind in "fc":
-        return jnp.asarray(
-            array.astype(jnp.result_type(float) if array.dtype.kind == "f" else jnp.result_type(complex))
-        )
+        with np.errstate(over="ignore"):
+            kept = array.astype(jnp.result_type(float) if array.dtype.kind == "f" else jnp.result_type(complex))
+        too_large = np.isinf(kept) & np.isfinite(array)
+        if too_large.any():
+            raise ValueError(requirement(name, f"fit into {kept.dtype}", array[too_large][0], _IN_DOUBLE))
+        return jnp.asarray(kept)
     kept = jnp.asarray(array)
-    if array.dtype.kind in "iu" and array.size and array.max() > jnp.iinfo(kept.dtype).max:
-        raise ValueError(
-            requirement(name, f"fit into {kept.dtype}", array.max(), "turn on jax_enable_x64, or subtract an origin")
-        )
+    if array.dtype.kind in "iu" and array.size:
+        furthest = max(array.min(), array.max(), key=lambda number: abs(int(number)))
+        if not jnp.iinfo(kept.dtype).min <= furthest <= jnp.iinfo(kept.dtype).max:
+            raise ValueError(requirement(name, f"fit into {kept.dtype}", furthest, _IN_DOUBLE))
     return kept
+
+
+def digest(data: Any) -> str:
+    """A fingerprint of the numbers, in whatever precision they are held."""
+    told = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data, is_leaf=_is_leaf):
+        array = np.asarray(leaf)
+        array = array.astype({"f": np.float32, "c": np.complex64, "b": np.int64}.get(array.dtype.kind, np.int64))
+        told.update(f"{leaf_name(path)} {array.shape} ".encode())
+        told.update(array.tobytes())
+    return told.hexdigest()
 
 
 class Original:

@@ -7,6 +7,7 @@ import json
 import sys
 import traceback
 import types
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,32 +41,37 @@ def read_data(path: str | Path) -> Data:
         raise ValueError(requirement("data", "be a .json, .json.gz, .npz or .csv file", str(path)))
     try:
         content = kinds[path.suffix](path)
-    except (OSError, ValueError, EOFError, KeyError, csv.Error) as error:
+    except Exception as error:  # what a damaged file makes its reader raise has no end
         raise ValueError(f"`data` cannot be read from {path}: {_one_line(error)}") from error
     return {name: _as_numbers(name, value) for name, value in content.items()}
 
 
 def _read_json(path: Path) -> Data:
-    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-    content = json.loads(text)
+    content = path.read_bytes()
+    content = json.loads((gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig"))
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not an object of names")
     return content
 
 
 def _read_npz(path: Path) -> Data:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is not an .npz archive")
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
 def _read_csv(path: Path) -> Data:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.reader(file))
     if len(rows) < 2:
         raise ValueError("it has no rows below its header")
     wrong = next((i for i, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
     if wrong is not None:
         raise ValueError(f"line {wrong} has {len(rows[wrong - 1])} columns where the header has {len(rows[0])}")
+    names = [name.strip() for name in rows[0]]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise ValueError(f"its header has {', '.join(twice)} more than once")
     return {name.strip(): list(column) for name, *column in zip(*rows, strict=True)}
 
 
@@ -105,8 +111,9 @@ def run_model_file(path: str | Path) -> types.ModuleType:
         raise ValueError(requirement("model", "be a file", str(path), "check the path"))
     if path.suffix != ".py":
         raise ValueError(requirement("model", "be a .py file", str(path)))
-    module = types.ModuleType(path.stem)
+    module = types.ModuleType(f"thalweg_model_{path.stem}")
     module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where dataclasses look up what annotations mean
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         exec(compile(path.read_text(), str(path), "exec"), module.__dict__)

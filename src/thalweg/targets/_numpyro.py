@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from thalweg._core import Array, PRNGKeyArray, import_guest, requirement
-from thalweg.targets._check import raised
+from thalweg.targets._check import check_gradient, raised
 from thalweg.targets._data import as_data
 from thalweg.targets._numpyro_sites import (
     RefusedError,
@@ -290,7 +290,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target
         raise ValueError(requirement("args", f"fit {name}{inspect.signature(model)}", str(error))) from error
     summary, bound, data = _first_that_runs(model, dict(arguments))
     observed = summary.observed
-    return Target(
+    target = Target(
         Space(summary.supports),
         _LogJoint(bound),
         data,
@@ -303,6 +303,8 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target
         coords=summary.coords,
         dims=summary.dims,
     )
+    check_gradient(target, bound.name)
+    return target
 
 
 def _first_that_runs(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[_Summary, Model, Any]:

@@ -1,10 +1,12 @@
 """A target at many points, from NumPy to NumPy, in pieces of one size: a target is compiled once, whatever asks."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import numpy as np
 
-from thalweg._core import Array, in_pieces, over_batch
+from thalweg._core import Array, in_pieces, over_batch, requirement
 from thalweg.targets._target import Target
 
 _VALUES, _SCORES = 1000, 128
@@ -56,3 +58,28 @@ def value_and_score_of_rows(
     if key is None or batch_size is None:
         return in_pieces(lambda _, rows: _score_piece(target, rows), u, _SCORES)
     return in_pieces(lambda _, rows: _batch_score_piece(target, key, batch_size, rows), u, _SCORES)
+
+
+def describe_target(target: Target) -> dict[str, Any]:
+    """What tells a target from another: a digest of its data, and its log density at a few fixed points."""
+    points = np.random.default_rng(0).uniform(-1, 1, (5, target.size))
+    values = log_density_of_rows(target, points)
+    return {"data": target.digest, "log_density": [float(v) for v in values]}
+
+
+def check_same_target(target: Target, described: dict[str, Any]) -> None:
+    """Raise unless `target` is the one that `described` describes.
+
+    Values may differ by the rounding of another machine or precision.
+
+    Raises:
+        ValueError: if the data or the log density differ.
+    """
+    remedy = "fit again, or give back what it was fitted to"
+    if target.digest != described["data"]:
+        raise ValueError(requirement("target", "have the data that the fit was made with", "other data", remedy))
+    before, now = np.array(described["log_density"]), np.array(describe_target(target)["log_density"])
+    if not np.allclose(before, now, rtol=1e-5, atol=0.02, equal_nan=True):
+        first = int(np.argmax(~np.isclose(before, now, rtol=1e-5, atol=0.02, equal_nan=True)))
+        got = f"{now[first]:.6g} where it was {before[first]:.6g}"
+        raise ValueError(requirement("target", "have the log density that the fit was made with", got, remedy))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core import Seed, check_positive_int, numpy_rng, requirement
+from thalweg.targets._check import raised
 from thalweg.targets._data import nan_leaves
 from thalweg.targets._nan import first_nan
 from thalweg.targets._rows import value_and_score_of_rows
@@ -40,7 +41,10 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
         raise ValueError(requirement("init", "be inside the supports", got))
     others = numpy_rng(seed).uniform(-2, 2, (n - 1, target.size)).astype(dtype)
     points = np.concatenate([first[None], others])
-    values, gradients = value_and_score_of_rows(target, points)
+    try:
+        values, gradients = value_and_score_of_rows(target, points)
+    except Exception as error:  # a callback into Python can raise whatever it likes
+        raise ValueError(raised("log_density", error)) from error
     good = np.isfinite(values) & np.isfinite(gradients).all(axis=1)
     if not good.any():
         raise ValueError(_blame(target, points, values, gradients))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from thalweg._core import Array, Float, PRNGKeyArray, Scalar, check_positive_int, requirement
-from thalweg.targets._data import Original, as_data, check_same_form
+from thalweg.targets._data import Original, as_data, check_same_form, digest
 from thalweg.targets._space import Space
 
 
@@ -189,6 +189,11 @@ class Target(eqx.Module):
         if self.observe is not None:
             return dict(self.observe(self.data))
         return {n: self.data[n] for n in self.observed_names}
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of the data, in whatever precision they are held."""
+        return digest(self._original.data)
 
     def replace_data(self, data: Any) -> "Target":
         """The same target with other data of the same form.

@@ -1,0 +1,89 @@
+"""Draws for importance weights: a flow's, a few of them thrown wide, so that weights stay bounded in the tails."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._core import Array, PRNGKeyArray, Scalar, over_batch
+from thalweg.bijections import Chain, TriangularAffine
+from thalweg.distributions._base import StudentT, normals, uniforms
+from thalweg.distributions._distribution import AbstractSampler
+from thalweg.distributions._transformed import Transformed
+
+_SHARE, _FURTHEST = 0.1, 8.0
+_KEPT = _FURTHEST / math.sqrt(2 + _FURTHEST**2)
+"""Of a Student-t with 2 degrees of freedom, the part within +-_FURTHEST: a log density may overflow further out."""
+
+
+class DefensiveDraws(NamedTuple):
+    """Draws, with what a weight needs.
+
+    Attributes:
+        x: (n, d).
+        log_proposal: the log density that they were drawn with.
+        log_q: that of the flow.
+    """
+
+    x: Array
+    log_proposal: Array
+    log_q: Array
+
+
+def defensive_draws(flow: AbstractSampler, key: PRNGKeyArray, n: int) -> DefensiveDraws:
+    r"""Draws of $(1 - \epsilon)\, q + \epsilon\, q_{wide}$, with epsilon = 0.1.
+
+    For a flow f whose base is a Student-t, q_wide is f of a standard normal whose component along one direction, at
+    random, is drawn from a Student-t of 2 degrees of freedom instead, cut off at 8. The directions are those in which
+    f's last affine map moves one coordinate each: a posterior with an exponential tail in some coordinate, as the
+    logarithm of a scale has, keeps bounded weights, at the price of a tenth of the draws. Any other flow gives its own
+    draws.
+
+    Source: Hesterberg 1995 (defensive mixtures); the choice of the wide part is ours.
+    """
+    keys = jax.random.split(key, n)
+    base = flow.base if isinstance(flow, Transformed) else None
+    if not isinstance(flow, Transformed) or not isinstance(base, StudentT) or len(base.shape) != 1:
+        x, log_q = flow.sample_and_log_q(keys)
+        return DefensiveDraws(x, log_q, log_q)
+    directions = _directions(flow)
+
+    def one(key: PRNGKeyArray) -> tuple[Array, Scalar, Scalar]:
+        z, log_proposal, log_base = _draw_base(base, directions, key)
+        x, log_det = flow.bijection.forward_and_log_det(z)
+        return x, log_proposal - log_det, log_base - log_det
+
+    return DefensiveDraws(*over_batch(one, {"key": (keys, ())}))
+
+
+def _directions(flow: Transformed) -> Array:
+    """Unit vectors, one a row."""
+    last = flow.bijection.bijections[-1] if isinstance(flow.bijection, Chain) else flow.bijection
+    if not isinstance(last, TriangularAffine):
+        return jnp.asarray(np.eye(flow.shape[0]), jnp.result_type(float))
+    rows = last.scale_tril
+    return rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _draw_base(base: StudentT, directions: Array, key: PRNGKeyArray) -> tuple[Array, Scalar, Scalar]:
+    """(z, its log density, that of the base alone)."""
+    own, other = jax.random.split(key)
+    d = base.shape[0]
+    u = uniforms(other, d + 3)
+    narrow, (choice, which, far) = normals(u[:d], (d,)), u[d : d + 3]
+    direction = directions[jnp.minimum((which * d).astype(jnp.int32), d - 1)]
+    # the quantile function t of the Student-t with 2 degrees of freedom, t / sqrt(2 + t^2) = 2 F - 1
+    share = _KEPT * (2 * far - 1)
+    far = share * jnp.sqrt(2 / (1 - share**2))
+    wide = narrow + direction * (far - direction @ narrow)
+    z = jnp.where(choice < _SHARE, wide, base._sample(own, None))
+    log_base = base._log_prob(z, None)
+    along = directions @ z
+    # the Student-t's density over the normal's, along each direction
+    log_ratio = -1.5 * jnp.log(2 + along**2) + 0.5 * along**2 + 0.5 * math.log(2 * math.pi) - math.log(_KEPT)
+    log_ratio = jnp.where(jnp.abs(along) <= _FURTHEST, log_ratio, -jnp.inf)
+    log_normal = -0.5 * (z @ z) - 0.5 * d * math.log(2 * math.pi)
+    log_wide = log_normal + jax.nn.logsumexp(log_ratio) - math.log(d)
+    return z, jnp.logaddexp(math.log1p(-_SHARE) + log_base, math.log(_SHARE) + log_wide), log_base
