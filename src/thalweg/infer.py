@@ -47,8 +47,8 @@ def infer(
     """Fit a flow posterior to a log density by variational inference.
 
     A full-rank Gaussian is fitted first, by natural gradients from several starts; a flow on top of it follows, by
-    path gradients of the reverse KL. With "auto" the flow (RealNVP; a spline for one parameter) is left out where the Gaussian's
-    importance weights are good already. All randomness comes from `seed`.
+    path gradients of the reverse KL. With "auto" the flow (RealNVP; a spline for one parameter) is left out where the
+    Gaussian's importance weights are good already. All randomness comes from `seed`.
 
     Args:
         target: from `from_function`, `from_likelihood` or `from_numpyro`.
@@ -63,7 +63,8 @@ def infer(
         steps: the most steps of the flow; by default 500, then 2500 more if its weights or its raw draws ask for them.
         n_draws: draws a step.
         learning_rate: Adam's, at its highest.
-        batch_size: rows of data a step, for a target from `from_likelihood`; None for all.
+        batch_size: rows of data a step of the flow, for a target from `from_likelihood`; None for all. The Gaussian and
+            the weights always see all rows; the flow's learning rate is scaled by sqrt(batch_size / rows).
         checkpoint: a file that keeps the state: now and then, after each stage, and on SIGINT or SIGTERM.
         resume: go on from that file, to the same bits as without the stop; target and settings must be the same.
 

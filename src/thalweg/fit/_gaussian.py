@@ -4,7 +4,6 @@ import math
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -48,14 +47,12 @@ class GaussianFit(AbstractProcess[GaussianState]):
         n_pairs: antithetic pairs of draws a step.
         rate: rho.
         cool_steps: steps of cooling down.
-        batch_size: rows of data a step, for split targets; None for all.
     """
 
     target: Target
     n_pairs: int = eqx.field(static=True)
     rate: float = eqx.field(static=True)
     cool_steps: int = eqx.field(static=True)
-    batch_size: int | None = eqx.field(static=True)
     chunk: ClassVar[int] = 20
 
     def __init__(
@@ -65,9 +62,8 @@ class GaussianFit(AbstractProcess[GaussianState]):
         n_pairs: int | None = None,
         rate: float = 0.5,
         cool_steps: int = 60,
-        batch_size: int | None = None,
     ) -> None:
-        self.target, self.rate, self.cool_steps, self.batch_size = target, rate, cool_steps, batch_size
+        self.target, self.rate, self.cool_steps = target, rate, cool_steps
         self.n_pairs = 32 + target.size if n_pairs is None else n_pairs
 
     def init(self, starts: Any, scale: float = 0.1) -> GaussianState:
@@ -92,9 +88,8 @@ class GaussianFit(AbstractProcess[GaussianState]):
         z = np.random.default_rng([*key_words(key), index]).standard_normal((self.n_pairs, self.target.size))
         z = np.concatenate([z, -z])
         u = state.loc[:, None] + z @ state.scale_tril.swapaxes(1, 2)
-        pick = None if self.batch_size is None else jax.random.fold_in(key, index)
         flat = u.reshape(-1, self.target.size).astype(jnp.result_type(float))
-        log_p, score = value_and_score_of_rows(self.target, flat, pick, self.batch_size)
+        log_p, score = value_and_score_of_rows(self.target, flat)
         log_p, score = log_p.astype(float).reshape(u.shape[:2]), score.astype(float).reshape(u.shape)
         loc, tril = np.empty_like(state.loc), np.empty_like(state.scale_tril)
         elbo = np.full(len(loc), -np.inf)

@@ -1,6 +1,7 @@
 """When to climb: a Gaussian where its weights are good, else a flow on top of it, for longer where it needs to be."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -56,9 +57,7 @@ class Climb:
         if not isinstance(flow, str):
             check_shape("flow", np.empty(flow.shape), (target.size,), "a flow built by hand is a distribution on R^d")
             return self._fit(flow, self.settings["flow"], flow_key, partial(self._finish, weigh_key, []))
-        best, others, gaussian = gaussian_rung(
-            target, starts[:_N_STARTS], gauss_key, self.budget, batch_size=self.settings["batch_size"]
-        )
+        best, others, gaussian = gaussian_rung(target, starts[:_N_STARTS], gauss_key, self.budget)
         finish = partial(self._finish, weigh_key, others)
         fitted = gaussian._replace(flow=make_flow("gaussian", target.size, **best._asdict()))
         if flow == "gaussian":
@@ -83,8 +82,13 @@ class Climb:
     ) -> Posterior:
         """Fit a flow; further where nobody said how long, and its weights or its raw draws are not good."""
         first_key, second_key = split_on_host(key, 2)
-        fit = {k: self.settings[k] for k in ("n_draws", "learning_rate", "batch_size")}
-        process = flow_process(self.target, **fit, mesh=self.mesh)
+        process = flow_process(
+            self.target,
+            learning_rate=self._learning_rate(),
+            n_draws=self.settings["n_draws"],
+            batch_size=self.settings["batch_size"],
+            mesh=self.mesh,
+        )
         rehearsed = ahead(lambda: rehearse(start, self.target))
         rung = flow_rung(process, start, name, first_key, self.budget, steps=self.settings["steps"] or _STEPS)
         rehearsed()
@@ -96,6 +100,12 @@ class Climb:
         more = flow_rung(process, rung.flow, f"{name}, further", second_key, self.budget, steps=_FURTHER_STEPS)
         history = {k: np.concatenate([rung.history[k], more.history[k]]) for k in rung.history}
         return finish(more._replace(history=history), *taken, rung.sentence, more.sentence)
+
+    def _learning_rate(self) -> float:
+        """Adam's steps are as long in noise as in signal, and the rows left out are noise."""
+        rows = self.settings["batch_size"]
+        share = 1.0 if rows is None else min(1.0, rows / self.target.n_rows)
+        return self.settings["learning_rate"] * math.sqrt(share)
 
     def _finish(self, key: PRNGKeyArray, modes: list[Mode], rung: Rung, *taken: str) -> Posterior:
         return make_posterior(

@@ -65,14 +65,16 @@ def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generat
 
 
 def gaussian_rung(
-    target: Target, starts: np.ndarray, key: PRNGKeyArray, budget: Budget, *, batch_size: int | None, steps: int = 500
+    target: Target, starts: np.ndarray, key: PRNGKeyArray, budget: Budget, *, steps: int = 500
 ) -> tuple[Mode, list[Mode], Rung]:
     """Fit a full-rank Gaussian from every start, from the first both carefully and boldly, and keep the best ELBO.
+
+    By all rows of the data: that is no more than the weights will ask for, and its steps have no noise at the end.
 
     Returns:
         (the best, other modes that starts ended in, what was done; its flow is None).
     """
-    process = GaussianFit(target, batch_size=batch_size)
+    process = GaussianFit(target)
     fit_key, judge_key = split_on_host(key, 2)
     result = run(
         process,

@@ -55,11 +55,12 @@ def make_posterior(
         # the weights that make the flow's own draws of these
         own = np.exp(log_q - log_proposal)
         verdict = judge(raw, np.asarray(weighed.u, float), own, failed=failed)
-        terms = own * (log_p - log_q)
+        evidence = Estimate(*log_mean_exp(raw))
+        # their mean is 1: what is the same for all draws need not be multiplied by their noise
+        terms = evidence.value + own * (log_p - log_q - evidence.value)
         elbo = (
             Estimate(float(terms.mean()), float(terms.std() / np.sqrt(len(raw)))) if np.isfinite(terms).all() else None
         )
-        evidence = Estimate(*log_mean_exp(raw))
     name = target.name or "model"
     return Posterior(
         flow,

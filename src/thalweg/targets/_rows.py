@@ -25,12 +25,6 @@ def _score_piece(target: Target, u: Array) -> tuple[Array, Array]:
     return _blockwise(target, jax.value_and_grad(target.log_density), u)
 
 
-@eqx.filter_jit
-def _batch_score_piece(target: Target, key: Array, batch_size: int, u: Array) -> tuple[Array, Array]:
-    data, weight = target.rows(key, None, batch_size)
-    return _blockwise(target, jax.value_and_grad(lambda point: target.log_density(point, data, weight)), u)
-
-
 def _blockwise(target: Target, function, u: Array):  # noqa: ANN001, ANN202
     numbers = sum(x.size for x in jax.tree.leaves(target.data)) + target.size
     block = max(1, _NUMBERS_AT_ONCE // numbers)
@@ -44,20 +38,9 @@ def log_density_of_rows(target: Target, u: np.ndarray) -> np.ndarray:
     return in_pieces(lambda _, rows: _value_piece(target, rows), u, _VALUES)
 
 
-def value_and_score_of_rows(
-    target: Target, u: np.ndarray, key: Array | None = None, batch_size: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The log density and its gradient at rows of R^d, (n, d) to (n,) and (n, d).
-
-    Args:
-        target: the target.
-        u: the points.
-        key: picks the batch of data, the same for all points; None for all data.
-        batch_size: rows of data; None for all.
-    """
-    if key is None or batch_size is None:
-        return in_pieces(lambda _, rows: _score_piece(target, rows), u, _SCORES)
-    return in_pieces(lambda _, rows: _batch_score_piece(target, key, batch_size, rows), u, _SCORES)
+def value_and_score_of_rows(target: Target, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The log density and its gradient at rows of R^d, (n, d) to (n,) and (n, d)."""
+    return in_pieces(lambda _, rows: _score_piece(target, rows), u, _SCORES)
 
 
 def describe_target(target: Target) -> dict[str, Any]:
