@@ -269,6 +269,9 @@ def _write(posterior: Posterior, out: Path, source: dict[str, Any]) -> str:
         (partial / "summary.json").write_text(text)
         for file in partial.iterdir():
             file.replace(out / file.name)
+        if posterior.log_evidence is None:
+            # of an earlier run
+            (out / "posterior.nc").unlink(missing_ok=True)
     return text
 
 
@@ -348,14 +351,17 @@ def _print_summary(posterior: Posterior, summary: dict[str, Any], out: Path) -> 
     rows = summary["parameters"]
     for row in rows[:_MOST_ROWS]:
         table.add_row(row["name"], *(("-" if row[k] is None else f"{row[k]:.4g}") for k in heads))
-    console.print(table)
+    if rows:
+        console.print(table)
     if len(rows) > _MOST_ROWS:
         console.print(f"... and {len(rows) - _MOST_ROWS} more rows in {out / 'summary.json'}")
-    console.print(f"log evidence  {posterior.log_evidence}   (ELBO {posterior.elbo})", markup=False)
+    if posterior.log_evidence is not None:
+        console.print(f"log evidence  {posterior.log_evidence}   (ELBO {posterior.elbo})", markup=False)
     colour = "green" if posterior.verdict.ok else "red"
     console.print("verdict      ", end="")
     console.print(str(posterior.verdict), style=colour, markup=False)
-    console.print(f"written to    {out}/: posterior.thalweg, posterior.nc, report.html, summary.json", markup=False)
+    tree = "" if posterior.log_evidence is None else " posterior.nc,"
+    console.print(f"written to    {out}/: posterior.thalweg,{tree} report.html, summary.json", markup=False)
 
 
 def _compile_fast() -> None:

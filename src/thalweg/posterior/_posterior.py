@@ -256,7 +256,10 @@ class Posterior:
                 "posterior_predictive": _draws.predict(target, as_key(seed), params),
                 "log_likelihood": _draws.pointwise_log_likelihood(target, params),
             }
-            return to_datatree(groups, self.observed(), self.trace, target, self._attributes())
+            # whole numbers in a data file are not discrete data: the model's replicates say what they are
+            predicted = groups["posterior_predictive"]
+            observed = {k: v.astype(predicted[k].dtype) if k in predicted else v for k, v in self.observed().items()}
+            return to_datatree(groups, observed, self.trace, target, self._attributes())
 
     def _attributes(self) -> dict[str, Any]:
         evidence = self.log_evidence
