@@ -15,6 +15,8 @@ from thalweg.run import AbstractJittedProcess, Status
 _BAD_RUN = 20
 """So many bad steps in a row roll the fit back to the last good review."""
 _MOST_ROLLBACKS = 6
+_REASONS = (Status.ALL_STEPS, Status.CONVERGED, Status.BUDGET)
+"""Why a fit began to cool down, and so why it stopped."""
 
 
 class FitState(NamedTuple):
@@ -28,7 +30,7 @@ class FitState(NamedTuple):
         bad_run: how many of the last steps were bad, in a row.
         damping: factor on the learning rate, halved at each rollback.
         n_rollbacks: how many there were.
-        cooling: the step at which cooling down began, -1 before; how long it takes; 1 if the objective had settled.
+        cooling: the step at which cooling down began, -1 before; how long it takes; which of the reasons it had.
         safe: (vector, optimiser) at the last review that found no bad run.
     """
 
@@ -137,13 +139,13 @@ class Fit(AbstractJittedProcess[FitState]):
         state = state._replace(safe=(state.vector, state.optimiser))
         start, length = (int(c) for c in state.cooling[:2])
         if start >= 0:
-            over = Status.CONVERGED if int(state.cooling[2]) else Status.ALL_STEPS
-            return state, (over if done >= start + length else None)
+            return state, (_REASONS[int(state.cooling[2])] if done >= start + length else None)
         length = max(1, round(self.cool_share * steps))
         settled = self.window is not None and _has_settled(history["elbo"], self.window)
         if settled or hurry or done >= steps - length:
+            reason = _REASONS.index(Status.CONVERGED if settled else Status.BUDGET if hurry else Status.ALL_STEPS)
             length = min(length, max(steps - done, 1)) if not hurry else max(1, min(length, done // 2))
-            state = state._replace(cooling=jnp.asarray(np.array([done, length, settled], np.int32)))
+            state = state._replace(cooling=jnp.asarray(np.array([done, length, reason], np.int32)))
         return state, None
 
     def _roll_back(self, state: FitState) -> tuple[FitState, Status | None]:
