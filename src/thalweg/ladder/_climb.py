@@ -19,8 +19,9 @@ from thalweg.targets import Target
 
 _N_STARTS = 3
 _STEPS, _FURTHER_STEPS = 500, 2500
-_GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE = 0.3, 0.5, 0.5
-"""A Gaussian whose weights are this good needs no flow, a flow no further steps."""
+_GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE, _ALL_BUT_EVEN = 0.3, 0.5, 0.5, 0.95
+"""A Gaussian whose weights are this good needs no flow, a flow no further steps; nor does one whose effective share
+is so near 1 that they could not gain anything, whatever its k-hat."""
 
 
 def _share(verdict: Verdict) -> float:
@@ -93,8 +94,8 @@ class Climb:
         rung = flow_rung(process, start, name, first_key, self.budget, steps=self.settings["steps"] or _STEPS)
         rehearsed()
         posterior = finish(rung, *taken, rung.sentence)
-        verdict = posterior.verdict
-        good = verdict.raw_ok and verdict.khat < _FLOW_KHAT and _share(verdict) > _SHARE
+        verdict, share = posterior.verdict, _share(posterior.verdict)
+        good = verdict.raw_ok and (verdict.khat < _FLOW_KHAT and share > _SHARE or share > _ALL_BUT_EVEN)
         if good or self.settings["steps"] or rung.failed or self.budget.is_over:
             return posterior
         more = flow_rung(process, rung.flow, f"{name}, further", second_key, self.budget, steps=_FURTHER_STEPS)
