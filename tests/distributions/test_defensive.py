@@ -55,7 +55,7 @@ def test_draws_follow_the_density():
     """In one dimension: quadrature of the density on intervals against the share of draws in them."""
     base, directions = StudentT((1,)), jnp.ones((1, 1))
     keys = jax.random.split(jax.random.key(3), 200_000)
-    z, log_density, _ = eqx.filter_jit(jax.vmap(lambda k: _draw_base(base, directions, k)))(keys)
+    z, log_density, _ = eqx.filter_jit(jax.vmap(lambda k: _draw_base(base, directions, k, 0.1)))(keys)
     z, log_density = np.asarray(z)[:, 0], np.asarray(log_density)
     order = np.argsort(z)
     edges = [-8, -4, -2, 0, 2, 4, 8]
@@ -72,3 +72,12 @@ def test_other_flows_give_their_own_draws():
     x, log_proposal, log_q = draw(flow, jax.random.key(0), 50)
     np.testing.assert_array_equal(log_proposal, log_q)
     np.testing.assert_allclose(log_q, stats.multivariate_normal(LOC, TRIL @ TRIL.T).logpdf(x), rtol=1e-9)
+
+
+def test_no_share_no_wide_draws():
+    flow = noised(make_flow("realnvp", 2, loc=LOC, scale_tril=TRIL))
+    x, log_proposal, log_q = (np.asarray(a) for a in draw(flow, jax.random.key(4), N, 0.0))
+    np.testing.assert_array_equal(log_proposal, log_q)
+    own = np.asarray(flow.sample(jax.random.key(5), N))
+    for column in range(2):
+        assert stats.ks_2samp(x[:, column], own[:, column]).pvalue > 1e-3

@@ -1,7 +1,7 @@
 """Draws for importance weights: a flow's, a few of them thrown wide, so that weights stay bounded in the tails."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from thalweg.distributions._base import StudentT, normals, uniforms
 from thalweg.distributions._distribution import AbstractSampler
 from thalweg.distributions._transformed import Transformed
 
-_SHARE, _FURTHEST = 0.1, 8.0
+_FURTHEST = 8.0
 _KEPT = _FURTHEST / math.sqrt(2 + _FURTHEST**2)
 """Of a Student-t with 2 degrees of freedom, the part within +-_FURTHEST: a log density may overflow further out."""
 
@@ -32,14 +32,20 @@ class DefensiveDraws(NamedTuple):
     log_q: Array
 
 
-def defensive_draws(flow: AbstractSampler, key: PRNGKeyArray, n: int) -> DefensiveDraws:
-    r"""Draws of $(1 - \epsilon)\, q + \epsilon\, q_{wide}$, with epsilon = 0.1.
+def defensive_draws(flow: AbstractSampler, key: PRNGKeyArray, n: int, share: Any = 0.1) -> DefensiveDraws:
+    r"""Draws of $(1 - \epsilon)\, q + \epsilon\, q_{wide}$.
 
     For a flow f whose base is a Student-t, q_wide is f of a standard normal whose component along one direction, at
     random, is drawn from a Student-t of 2 degrees of freedom instead, cut off at 8. The directions are those in which
     f's last affine map moves one coordinate each: a posterior with an exponential tail in some coordinate, as the
-    logarithm of a scale has, keeps bounded weights, at the price of a tenth of the draws. Any other flow gives its own
-    draws.
+    logarithm of a scale has, keeps bounded weights, at the price of a few of the draws. Any other flow gives its own
+    draws, and so does any at epsilon = 0.
+
+    Args:
+        flow: f of its base.
+        key: of all draws.
+        n: how many.
+        share: epsilon.
 
     Source: Hesterberg 1995 (defensive mixtures); the choice of the wide part is ours.
     """
@@ -51,7 +57,7 @@ def defensive_draws(flow: AbstractSampler, key: PRNGKeyArray, n: int) -> Defensi
     directions = _directions(flow)
 
     def one(key: PRNGKeyArray) -> tuple[Array, Scalar, Scalar]:
-        z, log_proposal, log_base = _draw_base(base, directions, key)
+        z, log_proposal, log_base = _draw_base(base, directions, key, share)
         x, log_det = flow.bijection.forward_and_log_det(z)
         return x, log_proposal - log_det, log_base - log_det
 
@@ -67,7 +73,7 @@ def _directions(flow: Transformed) -> Array:
     return rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _draw_base(base: StudentT, directions: Array, key: PRNGKeyArray) -> tuple[Array, Scalar, Scalar]:
+def _draw_base(base: StudentT, directions: Array, key: PRNGKeyArray, epsilon: Any) -> tuple[Array, Scalar, Scalar]:
     """(z, its log density, that of the base alone)."""
     own, other = jax.random.split(key)
     d = base.shape[0]
@@ -75,10 +81,10 @@ def _draw_base(base: StudentT, directions: Array, key: PRNGKeyArray) -> tuple[Ar
     narrow, (choice, which, far) = normals(u[:d], (d,)), u[d : d + 3]
     direction = directions[jnp.minimum((which * d).astype(jnp.int32), d - 1)]
     # the quantile function t of the Student-t with 2 degrees of freedom, t / sqrt(2 + t^2) = 2 F - 1
-    share = _KEPT * (2 * far - 1)
-    far = share * jnp.sqrt(2 / (1 - share**2))
+    scaled = _KEPT * (2 * far - 1)
+    far = scaled * jnp.sqrt(2 / (1 - scaled**2))
     wide = narrow + direction * (far - direction @ narrow)
-    z = jnp.where(choice < _SHARE, wide, base._sample(own, None))
+    z = jnp.where(choice < epsilon, wide, base._sample(own, None))
     log_base = base._log_prob(z, None)
     along = directions @ z
     # the Student-t's density over the normal's, along each direction
@@ -86,4 +92,4 @@ def _draw_base(base: StudentT, directions: Array, key: PRNGKeyArray) -> tuple[Ar
     log_ratio = jnp.where(jnp.abs(along) <= _FURTHEST, log_ratio, -jnp.inf)
     log_normal = -0.5 * (z @ z) - 0.5 * d * math.log(2 * math.pi)
     log_wide = log_normal + jax.nn.logsumexp(log_ratio) - math.log(d)
-    return z, jnp.logaddexp(math.log1p(-_SHARE) + log_base, math.log(_SHARE) + log_wide), log_base
+    return z, jnp.logaddexp(jnp.log1p(-epsilon) + log_base, jnp.log(epsilon) + log_wide), log_base

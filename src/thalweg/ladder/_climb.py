@@ -95,7 +95,7 @@ class Climb:
         rehearsed()
         posterior = finish(rung, *taken, rung.sentence)
         verdict, share = posterior.verdict, _share(posterior.verdict)
-        good = verdict.raw_ok and (verdict.khat < _FLOW_KHAT and share > _SHARE or share > _ALL_BUT_EVEN)
+        good = verdict.raw_ok and ((verdict.khat < _FLOW_KHAT and share > _SHARE) or share > _ALL_BUT_EVEN)
         if good or self.settings["steps"] or rung.failed or self.budget.is_over:
             return posterior
         more = flow_rung(process, rung.flow, f"{name}, further", second_key, self.budget, steps=_FURTHER_STEPS)

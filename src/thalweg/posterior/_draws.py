@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core import Array, PRNGKeyArray, PyTree, as_key, from_numpy, in_pieces
@@ -18,6 +19,8 @@ from thalweg.targets import Space, Target, log_density_of_rows
 
 PIECE = 1000
 """Draws a call."""
+_DEFENSIVE = 0.1
+"""Share of the draws that are thrown wide."""
 
 
 class WeighedDraws(NamedTuple):
@@ -37,13 +40,8 @@ class WeighedDraws(NamedTuple):
 
 
 @eqx.filter_jit
-def _draw_piece(flow: AbstractSampler, key: PRNGKeyArray, number: Array) -> tuple[Array, Array]:
-    return flow.sample_and_log_q(jax.random.fold_in(key, number), (PIECE,))
-
-
-@eqx.filter_jit
-def _defensive_piece(flow: AbstractSampler, key: PRNGKeyArray, number: Array) -> DefensiveDraws:
-    return defensive_draws(flow, jax.random.fold_in(key, number), PIECE)
+def _draw_piece(flow: AbstractSampler, key: PRNGKeyArray, number: Array, share: Array) -> DefensiveDraws:
+    return defensive_draws(flow, jax.random.fold_in(key, number), PIECE, share)
 
 
 @eqx.filter_jit
@@ -94,8 +92,10 @@ def _likelihood_rows(target: Target, params: dict[str, Array]) -> Any:
     return jax.vmap(lambda one: (target.log_likelihood or _nothing)(one, target.data))(params)
 
 
-def _pieces(function: Any, flow: AbstractSampler, key: PRNGKeyArray, n: int) -> list[np.ndarray]:
-    pieces = [function(flow, key, _number(i)) for i in range(-(-n // PIECE))]
+def _draw(flow: AbstractSampler, key: PRNGKeyArray, n: int, *, defensive: float) -> list[np.ndarray]:
+    """Draws, log densities that they were drawn with, the flow's; one program whatever the defensive share."""
+    share = from_numpy(np.asarray(defensive, jnp.result_type(float)))
+    pieces = [_draw_piece(flow, key, _number(i), share) for i in range(-(-n // PIECE))]
     return [np.concatenate([np.asarray(part) for part in parts])[:n] for parts in zip(*pieces, strict=True)]
 
 
@@ -110,20 +110,19 @@ def draw(flow: AbstractSampler, key: PRNGKeyArray, n: int) -> np.ndarray:
 
 def draw_and_score(flow: AbstractSampler, key: PRNGKeyArray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """As `draw`, with log q."""
-    u, log_q = _pieces(_draw_piece, flow, key, n)
+    u, _, log_q = _draw(flow, key, n, defensive=0.0)
     return u, log_q
 
 
 def weigh(flow: AbstractSampler, target: Target, key: PRNGKeyArray, n: int) -> WeighedDraws:
     """Draws that weights can be trusted with, most of them the flow's; with their densities."""
-    u, log_proposal, log_q = _pieces(_defensive_piece, flow, key, n)
+    u, log_proposal, log_q = _draw(flow, key, n, defensive=_DEFENSIVE)
     return WeighedDraws(u, log_proposal, log_q, log_density_of_rows(target, u))
 
 
 def rehearse(flow: AbstractSampler, target: Target) -> None:
     """Compile all that a posterior of `target` with a flow like this will ask for, on one piece of rows."""
     u = weigh(flow, target, as_key(0), PIECE).u
-    draw(flow, as_key(0), PIECE)
     params = constrain(target.space, target.data, u)
     derive(target, params)
     predict(target, as_key(0), params)
