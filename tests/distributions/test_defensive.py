@@ -1,6 +1,7 @@
 """Defensive draws: their density is normalised and is that of the draws; the flow's own can be had back from them."""
 
 from itertools import pairwise
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -80,4 +81,5 @@ def test_no_share_no_wide_draws():
     np.testing.assert_array_equal(log_proposal, log_q)
     own = np.asarray(flow.sample(jax.random.key(5), N))
     for column in range(2):
-        assert stats.ks_2samp(x[:, column], own[:, column]).pvalue > 1e-3
+        test: Any = stats.ks_2samp(x[:, column], own[:, column])
+        assert test.pvalue > 1e-3

@@ -1,6 +1,7 @@
 """A posterior's density, draws, files and ArviZ tree, on a conjugate model in closed form."""
 
 import shutil
+from typing import Any
 
 import arviz_stats
 import jax
@@ -242,7 +243,8 @@ def test_scores_come_with_the_draws_exactly():
     np.testing.assert_array_equal(draws["p"], fitted.sample(500, seed=2)["p"])
     with jax.enable_x64(False):
         u, _ = draw_and_score(fitted.flow, jax.random.key(2), 500)
-        log_u = fitted.flow.log_prob(jnp.asarray(u))
+        flow: Any = fitted.flow
+        log_u = flow.log_prob(jnp.asarray(u))
     log_det = jax.vmap(lambda u: target.constrain(u)[1])(jnp.asarray(u, float))
     np.testing.assert_allclose(log_q, np.asarray(log_u) - np.asarray(log_det), rtol=1e-4, atol=1e-3)
 

@@ -36,6 +36,24 @@ def test_a_heavy_tail_is_refused():
     assert verdict.advice
 
 
+def test_one_draw_that_found_another_mode_is_heard():
+    """Smoothing would hide it: 9,999 weights all but equal, and one of a mass that they miss."""
+    found = RNG.normal(0, 0.05, 10_000)
+    found[17] = np.log(600.0)
+    verdict = judge(found, VALUES)
+    assert not verdict.ok
+    assert verdict.ess < 400
+    assert any("a part of the posterior may be missed" in r for r in verdict.reasons)
+
+
+def test_a_short_heavy_tail_of_even_weights_is_passed():
+    even = RNG.normal(0, 0.02, 10_000)
+    even[:30] = np.log(np.geomspace(1.5, 8, 30))
+    verdict = judge(even, VALUES)
+    assert verdict.khat > 0.7
+    assert verdict.raw_ok
+
+
 def test_few_effective_draws_are_refused():
     few = np.full(10_000, -50.0)
     few[:100] = 0.0

@@ -8,12 +8,13 @@ cannot be judged (a value that is not finite, fewer than four draws) is NaN.
 import math
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import logsumexp, ndtri
 
 from thalweg._core import requirement
 from thalweg.diagnostics._weights import as_log_weights
 
 _FEWEST_DRAWS = 4
+_EVEN_SHARE, _EVEN_LARGEST = 0.95, 10
 
 
 def importance_ess(log_weights: np.ndarray) -> float:
@@ -21,6 +22,17 @@ def importance_ess(log_weights: np.ndarray) -> float:
     checked = as_log_weights(log_weights)
     weights = np.exp(checked - np.max(checked))
     return float(np.sum(weights) ** 2 / np.sum(weights**2))
+
+
+def all_but_even(log_weights: np.ndarray) -> bool:
+    """Whether raw weights are so even that the shape of their tail does not matter.
+
+    An effective share of 0.95, and none above 10 times their mean: a tail that starts so low says nothing of what it
+    adds up to. Smoothed weights must not be asked: smoothing hides the one draw that found what all others missed.
+    """
+    checked = as_log_weights(log_weights)
+    largest = np.max(checked) - logsumexp(checked) + np.log(checked.size)
+    return bool(importance_ess(checked) >= _EVEN_SHARE * checked.size and largest < np.log(_EVEN_LARGEST))
 
 
 def bulk_ess(draws: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from thalweg._core import PRNGKeyArray, ahead, check_shape, numpy_rng, split_on_host
+from thalweg.diagnostics import all_but_even
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import make_flow
 from thalweg.ladder._modes import Mode, missed_mode
@@ -19,13 +20,18 @@ from thalweg.targets import Target
 
 _N_STARTS = 3
 _STEPS, _FURTHER_STEPS = 500, 2500
-_GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE, _ALL_BUT_EVEN = 0.3, 0.5, 0.5, 0.95
-"""A Gaussian whose weights are this good needs no flow, a flow no further steps; nor does one whose effective share
-is so near 1 that they could not gain anything, whatever its k-hat."""
+_GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE = 0.3, 0.5, 0.5
+"""A Gaussian whose weights are this good needs no flow, a flow no further steps."""
 
 
 def _share(verdict: Verdict) -> float:
     return verdict.ess / verdict.n_draws
+
+
+def _is_good(posterior: Posterior) -> bool:
+    verdict, weights = posterior.verdict, posterior.log_weights
+    even = weights is not None and all_but_even(weights)
+    return verdict.raw_ok and (even or (verdict.khat < _FLOW_KHAT and _share(verdict) > _SHARE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +100,7 @@ class Climb:
         rung = flow_rung(process, start, name, first_key, self.budget, steps=self.settings["steps"] or _STEPS)
         rehearsed()
         posterior = finish(rung, *taken, rung.sentence)
-        verdict, share = posterior.verdict, _share(posterior.verdict)
-        good = verdict.raw_ok and ((verdict.khat < _FLOW_KHAT and share > _SHARE) or share > _ALL_BUT_EVEN)
-        if good or self.settings["steps"] or rung.failed or self.budget.is_over:
+        if _is_good(posterior) or self.settings["steps"] or rung.failed or self.budget.is_over:
             return posterior
         more = flow_rung(process, rung.flow, f"{name}, further", second_key, self.budget, steps=_FURTHER_STEPS)
         history = {k: np.concatenate([rung.history[k], more.history[k]]) for k in rung.history}

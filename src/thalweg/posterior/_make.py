@@ -46,7 +46,7 @@ def make_posterior(
     raw = log_p - log_proposal
     complaint = complaint_of(raw, weighed.u, target)
     if complaint:
-        advice = ("mend the log density there, or try dtype='float64'",)
+        advice = ("mend the log density there, or try float64",)
         verdict = Verdict(
             ok=False, raw_ok=False, khat=np.inf, ess=0.0, n_draws=len(raw), reasons=(complaint,), advice=advice
         )

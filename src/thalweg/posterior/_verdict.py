@@ -6,12 +6,12 @@ import math
 import numpy as np
 
 from thalweg._core import register
-from thalweg.diagnostics import importance_ess, khat_threshold, psis
+from thalweg.diagnostics import all_but_even, importance_ess, khat_threshold, psis
 
-_EVEN_SHARE, _EVEN_LARGEST = 0.95, 10
 _LEAST_ESS = 200
 _DOUBTFUL_KHAT = 0.5
 _LEAST_SHARE_IF_DOUBTFUL = 0.1
+_LEAST_SHARE_OF_SMOOTHED = 0.5
 
 
 @register
@@ -61,23 +61,29 @@ def judge(
         own: weights that make them draws of the flow; None for 1.
         failed: a sentence where the fit itself failed.
 
-    The corrected draws pass if k-hat is below the threshold of Vehtari et al. 2024 for S draws, or the weights are all
-    but equal (an effective share of 0.95, and none above 10 times their mean: a tail that starts so low says nothing
-    of what it adds up to), and the effective
-    sample size is at least 200, and a tenth of the draws where k-hat exceeds 0.5 (a k-hat of 0.64 has been seen with
-    an effective share of 0.05 and a mean off by 0.18 sd). The raw draws pass if besides no mean moves by more than 0.1
-    sd, and no sd by more than a tenth, between raw and corrected.
+    The corrected draws pass if k-hat is below the threshold of Vehtari et al. 2024 for S draws, or the raw weights are
+    all but even (`all_but_even`), and the effective sample size (the smaller of raw and smoothed weights') is at least
+    200, half of what it is after smoothing, and a tenth of the draws where k-hat exceeds 0.5 (a k-hat of 0.64 has been
+    seen with an effective share of 0.05 and a mean off by 0.18 sd). The raw draws pass if besides no mean moves by more than 0.1 sd, and no sd by more than
+    a tenth, between raw and corrected.
     """
     n = len(raw_log_weights)
     smoothed = psis(raw_log_weights)
-    khat, ess = float(smoothed.khat), float(importance_ess(smoothed.log_weights))
+    khat = float(smoothed.khat)
+    raw_ess, smoothed_ess = importance_ess(raw_log_weights), importance_ess(smoothed.log_weights)
+    ess = min(raw_ess, smoothed_ess)
     threshold = khat_threshold(n)
     reasons, advice = [], []
     if failed:
         reasons.append(failed)
-    even = ess >= _EVEN_SHARE * n and smoothed.log_weights.max() < math.log(_EVEN_LARGEST / n)
-    if not (khat < threshold or even):
+    if not (khat < threshold or all_but_even(raw_log_weights)):
         reasons.append(f"the weights' tail is too heavy (k-hat {khat:.2f}, at most {threshold:.2f} is reliable)")
+    if raw_ess < _LEAST_SHARE_OF_SMOOTHED * smoothed_ess:
+        # a draw that found what the others missed weighs in the one, is smoothed away in the other
+        reasons.append(
+            f"a few draws weigh more than the others' tail lets expect ({raw_ess:,.0f} effective draws, smoothed "
+            f"{smoothed_ess:,.0f}), so a part of the posterior may be missed"
+        )
     if ess < _LEAST_ESS:
         reasons.append(f"only {ess:.0f} of {n:,} draws are effective")
     elif khat > _DOUBTFUL_KHAT and ess < _LEAST_SHARE_IF_DOUBTFUL * n:
@@ -86,8 +92,8 @@ def judge(
     shift, ratio = _movement(values, smoothed.log_weights, np.ones(n) if own is None else own)
     raw_ok = ok and shift <= 0.1 and abs(math.log(ratio)) <= math.log(1.1)
     if len(reasons) > (failed is not None):
-        advice.append("give more steps or a richer flow (flow='spline', more layers)")
-        advice.append("check the parametrisation (non-centred hierarchies fit better) and dtype='float64'")
+        advice.append("give more steps, or a richer flow such as spline")
+        advice.append("check the parametrisation (non-centred hierarchies fit better), or try float64")
     return Verdict(ok, raw_ok, khat, ess, n, tuple(reasons), tuple(advice))
 
 

@@ -11,7 +11,7 @@ class Status(enum.Enum):
     BUDGET = "the time budget was used up before the objective settled; give more with budget="
     DIVERGED = (
         "the objective was not finite again and again, even with smaller steps; check the log density for NaN and "
-        "overflow near the draws, or try dtype='float64'"
+        "overflow near the draws, or try float64"
     )
 
     @property
