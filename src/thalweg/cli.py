@@ -138,9 +138,7 @@ def infer(
     data: Annotated[Path | None, typer.Option(help="The data file: .json, .json.gz, .npz or .csv.")] = None,
     flow: Annotated[
         str,
-        typer.Option(
-            help="auto, gaussian, planar, radial, nice, realnvp, spline, maf or iaf.", autocompletion=_complete_flow
-        ),
+        typer.Option(help=f"{', '.join(('auto', *FLOWS[:-1]))} or {FLOWS[-1]}.", autocompletion=_complete_flow),
     ] = "auto",
     steps: Annotated[int | None, typer.Option(help="The most steps of the flow's fit.")] = None,
     seed: Annotated[int, typer.Option(help="All randomness comes from it.")] = 0,

@@ -13,15 +13,21 @@ from thalweg.bijections import (
     AdditiveTransformer,
     AffineTransformer,
     Autoregressive,
+    BlockAutoregressive,
     Chain,
     Coupling,
+    Elementwise,
+    GatedTransformer,
     Invert,
     Permutation,
     Planar,
     Radial,
     Scan,
+    SigmoidalTransformer,
     SplineTransformer,
+    Sylvester,
     TriangularAffine,
+    random_orthogonal,
 )
 from thalweg.distributions import StudentT, Transformed
 
@@ -42,17 +48,40 @@ def _coupling_pairs(transformer: AbstractTransformer) -> Callable[..., AbstractB
     return build
 
 
-def _autoregressive(transformer: AbstractTransformer, *, inverse: bool) -> Callable[..., AbstractBijection]:
-    """Layers with the order reversed between them."""
+def _nice_orth(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
+    """Additive couplings, the coordinates mixed by a fixed rotation before each."""
+    additive = AdditiveTransformer()
+    return Scan(
+        [Chain([random_orthogonal(size, rng), Coupling(size, additive, seed=rng, **network)]) for _ in range(layers)]
+    )
+
+
+def _reversed_between(layer: Callable[[int, Rng, dict[str, Any]], AbstractBijection]) -> Callable[..., Any]:
+    """Layers that see their coordinates in an order, which is reversed between them."""
 
     def build(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
-        def layer() -> AbstractBijection:
-            one = Autoregressive(size, transformer, seed=rng, **network)
-            return Chain([Permutation(np.arange(size)[::-1]), Invert(one) if inverse else one])
-
-        return Scan([layer() for _ in range(layers)])
+        return Scan([Chain([Permutation(np.arange(size)[::-1]), layer(size, rng, network)]) for _ in range(layers)])
 
     return build
+
+
+def _autoregressive(transformer: AbstractTransformer, *, inverse: bool) -> Callable[..., AbstractBijection]:
+    """Layers that draw fast (IAF) or, inverted, score fast (MAF)."""
+
+    def layer(size: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
+        one = Autoregressive(size, transformer, seed=rng, **network)
+        return Invert(one) if inverse else one
+
+    return _reversed_between(layer)
+
+
+def _block_autoregressive(size: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
+    # a recipe's width is that of a whole network, this one's of each coordinate
+    return BlockAutoregressive(size, width=max(2, network["width"] // 4), depth=network["depth"], seed=rng)
+
+
+def _triangular_spline(size: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
+    return Chain([Elementwise(size, SplineTransformer()), TriangularAffine(np.zeros(size), np.eye(size))])
 
 
 def _plain(kind: Callable[..., AbstractBijection]) -> Callable[..., AbstractBijection]:
@@ -70,6 +99,14 @@ _RECIPES: dict[str, tuple[Callable[..., AbstractBijection], int]] = {
     "spline": (_coupling_pairs(SplineTransformer()), 4),
     "maf": (_autoregressive(AffineTransformer(), inverse=True), 4),
     "iaf": (_autoregressive(AffineTransformer(), inverse=False), 4),
+    "iaf-gated": (_autoregressive(GatedTransformer(), inverse=False), 4),
+    "maf-spline": (_autoregressive(SplineTransformer(), inverse=True), 3),
+    "iaf-spline": (_autoregressive(SplineTransformer(), inverse=False), 3),
+    "naf": (_autoregressive(SigmoidalTransformer(units=8), inverse=False), 2),
+    "bnaf": (_reversed_between(_block_autoregressive), 2),
+    "nice-orth": (_nice_orth, 8),
+    "sylvester": (_plain(Sylvester), 8),
+    "triangular-spline": (_reversed_between(_triangular_spline), 6),
 }
 
 FLOWS: tuple[str, ...] = ("gaussian", *_RECIPES)
@@ -99,9 +136,12 @@ def make_flow(
     bounded where a normal's would not (on regressions k-hat falls from 0.5-1.2 to below 0.1, at 1 to 4 % of the ESS).
 
     Args:
-        name: "gaussian" (the affine map alone), "planar", "radial" (Rezende and Mohamed 2015), "nice", "realnvp" (Dinh
-            et al. 2015, 2017), "spline" (Durkan et al. 2019, coupling), "maf" (Papamakarios et al. 2017) or "iaf"
-            (Kingma et al. 2016).
+        name: "gaussian" (the affine map alone); "planar", "radial" (Rezende and Mohamed 2015), "sylvester" (van den
+            Berg et al. 2018); couplings "nice", "nice-orth" (coordinates mixed by rotations), "realnvp" (Dinh et al.
+            2015, 2017), "spline" (Durkan et al. 2019); autoregressive, fast to score: "maf" (Papamakarios et al. 2017),
+            "maf-spline" (Durkan et al. 2019); fast to draw: "iaf", "iaf-gated" (Kingma et al. 2016), "iaf-spline",
+            "naf" (Huang et al. 2018), "bnaf" (De Cao et al. 2019; starts near the Gaussian, not as it);
+            "triangular-spline" (elementwise splines between triangular maps).
         size: d.
         loc: mean of the Gaussian, (d,); zeros by default.
         scale_tril: its lower triangular factor, (d, d); the identity by default.

@@ -52,8 +52,8 @@ def infer(
 
     Args:
         target: from `from_function`, `from_likelihood` or `from_numpyro`.
-        flow: "auto", a name ("gaussian", "planar", "radial", "nice", "realnvp", "spline", "maf", "iaf"), or a
-            distribution on R^d built by hand, which is fitted as it is.
+        flow: "auto", a name that `make_flow` knows ("gaussian", "realnvp", "spline", "iaf", ...; `FLOWS` has them
+            all), or a distribution on R^d built by hand, which is fitted as it is.
         seed: an int or a JAX key.
         budget: seconds for the fit; None for no bound.
         init: a point to start from, name -> constrained value; else 0 and random points in [-2, 2]^d.

@@ -2,18 +2,24 @@
 
 from thalweg.bijections._autoregressive import Autoregressive
 from thalweg.bijections._bijection import AbstractBijection, Invert
+from thalweg.bijections._block_autoregressive import BlockAutoregressive
 from thalweg.bijections._compose import Chain, Identity, Reshape, Scan, Squeeze, Vmap
 from thalweg.bijections._coupling import Coupling
 from thalweg.bijections._curved_supports import CholeskyCorrelation, Circular, Covariance, UnitVector
+from thalweg.bijections._elementwise import ActNorm, Elementwise
 from thalweg.bijections._hyper import Hyper
 from thalweg.bijections._linear import LU, Affine, Permutation, TriangularAffine, random_permutation, reverse
 from thalweg.bijections._networks import MLP, MaskedMLP
+from thalweg.bijections._orthogonal import Householder, Orthogonal, random_orthogonal
 from thalweg.bijections._planar_radial import Planar, Radial
+from thalweg.bijections._sigmoidal import SigmoidalTransformer
 from thalweg.bijections._supports import GreaterThan, Interval, LessThan, Ordered, PositiveOrdered, StickBreaking
+from thalweg.bijections._sylvester import Sylvester
 from thalweg.bijections._transformers import (
     AbstractTransformer,
     AdditiveTransformer,
     AffineTransformer,
+    GatedTransformer,
     SplineTransformer,
 )
 
@@ -22,16 +28,21 @@ __all__ = [
     "MLP",
     "AbstractBijection",
     "AbstractTransformer",
+    "ActNorm",
     "AdditiveTransformer",
     "Affine",
     "AffineTransformer",
     "Autoregressive",
+    "BlockAutoregressive",
     "Chain",
     "CholeskyCorrelation",
     "Circular",
     "Coupling",
     "Covariance",
+    "Elementwise",
+    "GatedTransformer",
     "GreaterThan",
+    "Householder",
     "Hyper",
     "Identity",
     "Interval",
@@ -39,18 +50,22 @@ __all__ = [
     "LessThan",
     "MaskedMLP",
     "Ordered",
+    "Orthogonal",
     "Permutation",
     "Planar",
     "PositiveOrdered",
     "Radial",
     "Reshape",
     "Scan",
+    "SigmoidalTransformer",
     "SplineTransformer",
     "Squeeze",
     "StickBreaking",
+    "Sylvester",
     "TriangularAffine",
     "UnitVector",
     "Vmap",
+    "random_orthogonal",
     "random_permutation",
     "reverse",
 ]

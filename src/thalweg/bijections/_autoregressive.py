@@ -67,6 +67,32 @@ class Autoregressive(AbstractBijection):
         y, log_slope = self.transformer.forward_and_log_slope(x, self.conditioner(x, context))
         return y, log_slope.sum()
 
+    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Scalar, Array]:
+        y, log_det = self._forward_and_log_det(x, context)
+        frozen, x, context = jax.lax.stop_gradient((self, x, context))
+
+        def with_slopes(x: Array) -> tuple[Array, Array]:
+            return frozen.transformer.forward_and_log_slope(x, frozen.conditioner(x, context))
+
+        (_, log_slopes), pull = jax.vjp(with_slopes, x)
+        zero, one = jnp.zeros_like(x), jnp.ones_like(x)
+        right = score - pull((zero, one))[0]
+        # J' is upper triangular: sweeps like the inverse's, each one pass back through the network
+        tolerance = 2 * jnp.finfo(x.dtype).eps
+
+        def unfinished(state: tuple[Array, Array, Array]) -> Array:
+            step, _, moving = state
+            return (step < self.in_shape[0]) & moving
+
+        def sweep(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            step, s, _ = state
+            new = s + (right - pull((s, zero))[0]) * jnp.exp(-log_slopes)
+            new = jnp.clip(new, -_ITERATE_LIMIT, _ITERATE_LIMIT)
+            return step + 1, new, jnp.any(jnp.abs(new - s) > tolerance * (1 + jnp.abs(new)))
+
+        start = (jnp.zeros((), jnp.int32), right * jnp.exp(-log_slopes), jnp.array(True))
+        return y, log_det, jax.lax.while_loop(unfinished, sweep, start)[1]
+
     def _sweep_until_still(self, y: Array, context: Array | None) -> Array:
         tolerance = 2 * jnp.finfo(y.dtype).eps
 

@@ -1,6 +1,7 @@
 """Scalar maps with parameters from outside: what couplings and autoregressive maps do to each coordinate."""
 
 import abc
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -8,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from thalweg._core import Array, Float, register, requirement
+
+_LEAST_GATE = 1e-3
 
 
 class AbstractTransformer(eqx.Module):
@@ -75,6 +78,36 @@ class AdditiveTransformer(AbstractTransformer):
     def inverse_and_log_slope(self, y: Array, params: Array) -> tuple[Array, Array]:
         """(x, 0)."""
         return y - params[0], jnp.zeros_like(y)
+
+
+@register
+class GatedTransformer(AbstractTransformer):
+    r"""$y = g x + (1 - g)\, m$ with $g = \sigma(p_0 + c) / \sigma(c)$, $m = p_1$: the gate of an LSTM.
+
+    The division by sigma(c), which the paper does not have, makes zero parameters the identity; g is floored at 0.001.
+
+    Source: Kingma et al. 2016, equation 10; c is their forget-gate bias of 1 or 2.
+
+    Args:
+        gate_bias: c.
+    """
+
+    gate_bias: float = eqx.field(static=True, default=2.0)
+    n_params: ClassVar[int] = 2
+
+    def _gate(self, params: Array) -> Array:
+        full = 1 + math.exp(-self.gate_bias)
+        return _LEAST_GATE + (1 - _LEAST_GATE) * full * jax.nn.sigmoid(params[0] + self.gate_bias)
+
+    def forward_and_log_slope(self, x: Array, params: Array) -> tuple[Array, Array]:
+        """(y, log g)."""
+        g = self._gate(params)
+        return g * x + (1 - g) * params[1], jnp.log(g)
+
+    def inverse_and_log_slope(self, y: Array, params: Array) -> tuple[Array, Array]:
+        """(x, -log g)."""
+        g = self._gate(params)
+        return (y - (1 - g) * params[1]) / g, -jnp.log(g)
 
 
 def _at(index: Array, knots: Array) -> Array:
