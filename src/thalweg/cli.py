@@ -1,5 +1,6 @@
 """The command `thalweg`: parse, call, print."""
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -9,7 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ from thalweg.targets import Target, from_file
 
 UNTRUSTED, BAD_INPUT, INTERRUPTED = 3, 2, 130
 _MOST_ROWS = 40
+_PARTIAL = ".partial-"
 
 app = typer.Typer(
     help="Probabilistic inference with normalizing flows: a posterior, its evidence, and whether to believe it.",
@@ -74,10 +76,6 @@ Example:
 
     thalweg report runs/first --out report.html
 """
-
-
-class _BadOutput(ValueError):
-    """The output folder cannot be used."""
 
 
 def _notes(error: Exception) -> list[str]:
@@ -154,26 +152,27 @@ def infer(
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")] = False,
 ) -> None:
     """Fit, write, print."""
-    out = _prepare(out)
     checkpoint = out / "checkpoint.thalweg"
     if float64:
         jax.config.update("jax_enable_x64", True)
-    target = from_file(model, data)
-    _import_ahead()
     try:
-        posterior = infer_posterior(
-            target,
-            flow,
-            seed,
-            budget,
-            progress=not (quiet or as_json),
-            steps=steps,
-            batch_size=batch_size,
-            checkpoint=checkpoint,
-            resume=resume,
-        )
-        source = {"model": str(model.resolve()), "data": None if data is None else str(data.resolve())}
-        summary = _write(posterior, out, source)
+        # what the model prints must not get into the JSON
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), _folder(out):
+            target = from_file(model, data)
+            _import_ahead()
+            posterior = infer_posterior(
+                target,
+                flow,
+                seed,
+                budget,
+                progress=not (quiet or as_json),
+                steps=steps,
+                batch_size=batch_size,
+                checkpoint=checkpoint,
+                resume=resume,
+            )
+            source = {"model": str(model.resolve()), "data": None if data is None else str(data.resolve())}
+            summary = _write(posterior, out, source)
     except KeyboardInterrupt as stop:
         if checkpoint.exists() and not isinstance(stop, Interrupted):
             raise Interrupted(*stop.args) from stop
@@ -210,7 +209,9 @@ def sample(
     posterior = _load_run(run, with_target=not raw)
     draws = posterior.sample(n, seed) if raw else posterior.resample(n, seed)
     write_atomically(out, lambda temporary: writers[out.suffix](temporary, draws))
-    raise typer.Exit(0 if raw or posterior.verdict.ok else UNTRUSTED)
+    if not raw and not posterior.verdict.ok:
+        sys.stderr.write(f"thalweg: {posterior.verdict}\n")
+        raise typer.Exit(UNTRUSTED)
 
 
 @app.command(help=_REPORT_HELP)
@@ -224,6 +225,10 @@ def report(
         posterior = _load_run(run, with_target=True)
     except ValueError as error:
         posterior = _load_run(run, with_target=False)
+        if out is None and (run / "report.html").exists():
+            raise ValueError(
+                f"{error}; without the model a report lacks the corrected draws: give another --out"
+            ) from error
         Console(stderr=True).print(f"thalweg: without the model, so without corrected draws: {error}", highlight=False)
     write_report(posterior, out or run / "report.html")
 
@@ -239,25 +244,35 @@ def _import_ahead() -> None:
     threading.Thread(target=imports, daemon=True).start()
 
 
-def _prepare(out: Path) -> Path:
-    """The folder, made and writable.
+@contextlib.contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """The folder, made and writable; taken away again where it was made for nothing.
 
     Raises:
         ValueError: if it cannot be.
     """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "write-test", lambda temporary: temporary.write_bytes(b"\0" * 65536))
-        (out / "write-test").unlink()
-    except OSError as error:
-        raise _BadOutput(requirement("out", "be a folder that can be written", f"{out} ({error.strerror})")) from error
-    return out
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            write_atomically(out / "write-test", lambda temporary: temporary.write_bytes(b"\0" * 65536))
+            (out / "write-test").unlink()
+        except OSError as error:
+            must = "be a folder that can be written"
+            raise ValueError(requirement("out", must, f"{out} ({error.strerror})")) from error
+        for left in out.glob(f"{_PARTIAL}*"):  # by a run that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # one that is not empty stays
+            for folder in made:
+                folder.rmdir()
 
 
 def _write(posterior: Posterior, out: Path, source: dict[str, Any]) -> str:
     """The four files, all or none; returns summary.json's text."""
     text = json.dumps(_summary(posterior, source), indent=1) + "\n"
-    with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as name:
+    with tempfile.TemporaryDirectory(dir=out, prefix=_PARTIAL) as name:
         partial = Path(name)
         posterior.save(partial / "posterior.thalweg")
         if posterior.log_evidence is not None:
@@ -315,7 +330,7 @@ def _load_run(run: Path, *, with_target: bool) -> Posterior:
     try:
         source = json.loads((run / "summary.json").read_text())["source"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"`run` {run} has no readable summary.json to find its model by; use --raw") from error
+        raise ValueError(f"`run` {run} has no readable summary.json to find its model by") from error
     float64 = load(file).dtype == "float64"
     jax.config.update("jax_enable_x64", float64)
     target: Target = from_file(source["model"], source["data"])
@@ -385,6 +400,8 @@ def main() -> None:
         in_words = getattr(error, "format_message", None)  # Typer's own errors: a wrong option or argument
         if in_words is None:
             raise
-        sys.stderr.write(f"thalweg: {' '.join(in_words().split()).rstrip('.')}; see thalweg --help\n")
+        words = " ".join(in_words().split()).rstrip(".")
+        if words:  # without, the help has been printed
+            sys.stderr.write(f"thalweg: {words}; see thalweg --help\n")
         status = BAD_INPUT
     sys.exit(status)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import thalweg as tw
 import thalweg.cli
 from thalweg._core import precision
 from thalweg.report import report
@@ -37,14 +38,15 @@ def command(monkeypatch, capsys, *arguments):
 
 
 def refused(monkeypatch, capsys, out, *arguments):
-    """The one sentence of a refusal."""
+    """The one sentence of a refusal; a folder that it made for nothing is gone again."""
+    made_before = out.is_dir()
     status, stdout, stderr = command(monkeypatch, capsys, *arguments)
     assert status == 2
     assert stdout == ""
     assert stderr.startswith("thalweg: ")
     assert stderr.count("\n") == 1
     assert "Traceback" not in stderr
-    assert not out.is_dir() or not list(out.iterdir())
+    assert not out.is_dir() or (made_before and not list(out.iterdir()))
     return stderr
 
 
@@ -151,6 +153,27 @@ def test_a_density_without_a_gradient(monkeypatch, capsys, tmp_path, body):
     out = tmp_path / "run"
     sentence = refused(monkeypatch, capsys, out, "infer", tmp_path / "model.py", "--out", out)
     assert "`log_density` must have a gradient" in sentence
+
+
+def test_a_missing_observation_is_not_a_latent_site(monkeypatch, capsys, tmp_path):
+    model, data = tmp_path / "model.py", tmp_path / "data.json"
+    body = "def model(x, y=None):\n    b = numpyro.sample('b', dist.Normal(0, 1))\n"
+    model.write_text(NUMPYRO + body + "    numpyro.sample('y', dist.Normal(b * x, 1), obs=y)\n")
+    data.write_text('{"x": [1.0, 2.0]}')
+    sentence = refused(monkeypatch, capsys, tmp_path / "run", "infer", model, "--data", data, "--out", tmp_path / "run")
+    assert "`data` must have y" in sentence and "the posterior is the prior" in sentence
+    data.write_text('{"x": [1.0, 2.0], "y": null}')
+    assert tw.from_file(model, data).names == ("b", "y")
+
+
+def test_what_is_no_number_is_shown_with_its_row(monkeypatch, capsys, tmp_path):
+    model, data = tmp_path / "model.py", tmp_path / "data.csv"
+    model.write_text(HEAD + "def log_density(p, data):\n    return -p['x']**2 - p['t']**2 + 0 * data['y'].sum()")
+    data.write_text("y\n1\n2\nNA\n4\n")
+    sentence = refused(monkeypatch, capsys, tmp_path / "run", "infer", model, "--data", data, "--out", tmp_path / "run")
+    assert "`data['y']` must hold numbers" in sentence and "NA in row 3" in sentence
+    data.write_text("y\n1\n2\n\n")
+    assert tw.from_file(model, data).data["y"].tolist() == [1, 2]
 
 
 def test_a_model_file_with_a_dataclass_and_a_table_from_a_spreadsheet(tmp_path):

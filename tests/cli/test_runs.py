@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,8 +32,10 @@ def call(*arguments, status=0):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run, and what it printed."""
-    out = tmp_path_factory.mktemp("run")
-    return out, call("infer", BANANA, "--out", out, "--json", "--flow", "gaussian", status=3)
+    out, model = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("model") / "banana.py"
+    model.write_text(BANANA.read_text() + "\nprint('a model may print')\n")
+    (out / ".partial-of-a-killed-run").mkdir()
+    return out, call("infer", model, "--out", out, "--json", "--flow", "gaussian", status=3)
 
 
 def test_an_untrusted_run_is_whole_and_says_so(run):
@@ -40,7 +43,7 @@ def test_an_untrusted_run_is_whole_and_says_so(run):
     summary = json.loads(stdout)
     assert sorted(f.name for f in out.iterdir()) == FILES
     assert json.loads((out / "summary.json").read_text()) == summary
-    assert stderr == ""
+    assert stderr == "a model may print\n"
     assert not summary["verdict"]["ok"]
     assert "Do not trust it" in summary["verdict"]["sentence"]
     assert [row["name"] for row in summary["parameters"]] == ["x", "y"]
@@ -52,7 +55,7 @@ def test_an_untrusted_run_is_whole_and_says_so(run):
 
 def test_sample_and_report(run, tmp_path):
     out, _ = run
-    call("sample", out, "-n", 50, "--out", tmp_path / "d.npz", status=3)
+    assert "Do not trust it" in call("sample", out, "-n", 50, "--out", tmp_path / "d.npz", status=3)[1]
     call("sample", out, "-n", 50, "--raw", "--out", tmp_path / "d.csv")
     raw = tw.load(out / "posterior.thalweg").sample(50)
     table = np.genfromtxt(tmp_path / "d.csv", delimiter=",", names=True)
@@ -60,6 +63,18 @@ def test_sample_and_report(run, tmp_path):
     assert np.load(tmp_path / "d.npz")["y"].shape == (50,)
     call("report", out, "--out", tmp_path / "r.html")
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_report_is_not_replaced_by_a_poorer_one(run, tmp_path):
+    again = tmp_path / "run"
+    shutil.copytree(run[0], again)
+    summary = (again / "summary.json").read_text()
+    (again / "summary.json").write_text(summary.replace("banana.py", "moved.py"))
+    before = (again / "report.html").read_text()
+    assert "give another --out" in call("report", again, status=2)[1]
+    assert (again / "report.html").read_text() == before
+    assert "without corrected draws" in call("report", again, "--out", tmp_path / "poorer.html")[1]
+    assert (tmp_path / "poorer.html").exists()
 
 
 def test_interrupted_then_resumed_to_the_same_bits(tmp_path):

@@ -242,6 +242,30 @@ def test_a_mode_that_another_start_found_is_not_passed_over(flow):
     assert "another mode" not in str(tw.infer(near, flow, progress=False).verdict)
 
 
+def test_a_fit_that_runs_off_comes_back():
+    """Order statistics of three exponentials; at this seed a step once went to 1e34, and stayed."""
+    target = tw.from_function(lambda p: math.log(6.0) - p["x"].sum(), {"x": tw.positive_ordered(3)})
+    posterior = tw.infer(target, seed=0, progress=False, dtype="float32")
+    assert posterior.verdict.ok, posterior.verdict
+    assert abs(posterior.log_evidence.value) < 0.02
+    np.testing.assert_allclose(posterior.resample(10_000)["x"].mean(0), [1 / 3, 5 / 6, 11 / 6], atol=0.06)
+
+
+def test_what_float32_cannot_resolve_is_not_trusted():
+    target = tw.from_function(lambda p: norm.logpdf(p["x"]) + 1e8, {"x": tw.real()})
+    verdict = tw.infer(target, "gaussian", progress=False, dtype="float32").verdict
+    assert not verdict.ok
+    assert "float32 resolves 8 nats" in str(verdict)
+    assert tw.infer(target, "gaussian", progress=False, dtype="float64").verdict.ok
+
+
+def test_a_density_that_does_not_fall_off_is_named():
+    target = tw.from_function(lambda p: norm.logpdf(p["a"]), {"a": tw.real(), "b": tw.real()})
+    verdict = tw.infer(target, "realnvp", steps=100, progress=False, dtype="float32").verdict
+    assert not verdict.ok
+    assert "a parameter without a prior" in str(verdict)
+
+
 def test_the_status_says_why_it_stopped():
     posterior = tw.infer(_target(), "realnvp", steps=100, progress=False)
     assert "all steps were taken" in posterior.steps_taken[-1]

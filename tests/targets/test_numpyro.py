@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import thalweg as tw
 from helpers import count_compiles
 from thalweg.targets import find_start, from_numpyro
 
@@ -157,6 +158,17 @@ def test_masks_and_scales_reach_the_pointwise_likelihood():
 def shared_mean(y):
     mu = numpyro.sample("mu", dist.Normal())
     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)  # one distribution for many observations, without a plate
+
+
+def test_names_of_scopes_reach_arviz():
+    def model(y):
+        with numpyro.handlers.scope(prefix="inner"):
+            mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    posterior = tw.infer(tw.from_numpyro(model, np.array([0.5, 1.0])), "gaussian", progress=False)
+    assert posterior.sample(3)["inner/mu"].shape == (3,)
+    assert posterior.to_arviz()["posterior"]["inner.mu"].shape == (4, 1000)
 
 
 def test_replicates_have_the_shape_of_the_observations():

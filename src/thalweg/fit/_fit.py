@@ -15,6 +15,8 @@ from thalweg.run import AbstractJittedProcess, Status
 _BAD_RUN = 20
 """So many bad steps in a row roll the fit back to the last good review."""
 _MOST_ROLLBACKS = 6
+_LOST_NATS, _LOST_SPREADS = 100.0, 20.0
+"""A chunk whose median ELBO falls short of the best one's by both together has run off: it rolls back too."""
 _REASONS = (Status.ALL_STEPS, Status.CONVERGED, Status.BUDGET)
 """Why a fit began to cool down, and so why it stopped."""
 
@@ -56,7 +58,7 @@ class Fit(AbstractJittedProcess[FitState]):
     The learning rate rises over the warm-up, stays, and once the objective has settled (its mean over the last window
     is no better than the one before it by more than the noise of their difference), or so much of the steps or of the
     time is used up, falls to 0 along a half cosine; then the fit stops. A step whose loss or gradient is not finite is
-    skipped and counted; a run of them rolls the fit back and halves the learning rate.
+    skipped and counted; a run of them, or an objective that runs off, rolls the fit back and halves the learning rate.
 
     Args:
         objective: what to minimise.
@@ -132,9 +134,9 @@ class Fit(AbstractJittedProcess[FitState]):
     def review(
         self, state: FitState, history: dict[str, np.ndarray], *, steps: int, hurry: bool
     ) -> tuple[FitState, Status | None]:
-        """Roll back after a run of bad steps; cool down when the objective has settled; stop when cool."""
+        """Roll back after bad steps or far too low ones; cool down when the objective has settled; stop when cool."""
         done = len(history["elbo"])
-        if int(state.bad_run) >= min(_BAD_RUN, self.chunk):
+        if int(state.bad_run) >= min(_BAD_RUN, self.chunk) or _has_run_off(history["elbo"], self.chunk):
             return self._roll_back(state)
         state = state._replace(safe=(state.vector, state.optimiser))
         start, length = (int(c) for c in state.cooling[:2])
@@ -158,6 +160,17 @@ class Fit(AbstractJittedProcess[FitState]):
             n_rollbacks=state.n_rollbacks + 1,
         )
         return state, (Status.DIVERGED if int(state.n_rollbacks) >= _MOST_ROLLBACKS else None)
+
+
+def _has_run_off(elbo: np.ndarray, chunk: int) -> bool:
+    """Whether the last chunk lies so far below the best one that no noise explains it."""
+    whole = elbo[len(elbo) % chunk :].reshape(-1, chunk) if len(elbo) % chunk else elbo.reshape(-1, chunk)
+    if len(whole) < 2:
+        return False
+    with np.errstate(invalid="ignore"):
+        low, middle, high = np.nanquantile(np.where(np.isfinite(whole), whole, np.nan), [0.25, 0.5, 0.75], axis=1)
+    best = int(np.nanargmax(middle)) if np.isfinite(middle).any() else 0
+    return bool(middle[best] - middle[-1] > _LOST_NATS + _LOST_SPREADS * (high[best] - low[best]))
 
 
 def _has_settled(elbo: np.ndarray, window: int) -> bool:

@@ -88,7 +88,8 @@ class GaussianFit(AbstractProcess[GaussianState]):
         z = np.random.default_rng([*key_words(key), index]).standard_normal((self.n_pairs, self.target.size))
         z = np.concatenate([z, -z])
         u = state.loc[:, None] + z @ state.scale_tril.swapaxes(1, 2)
-        flat = u.reshape(-1, self.target.size).astype(jnp.result_type(float))
+        with np.errstate(over="ignore"):  # a start that runs off is told of by what comes of it
+            flat = u.reshape(-1, self.target.size).astype(jnp.result_type(float))
         log_p, score = value_and_score_of_rows(self.target, flat)
         log_p, score = log_p.astype(float).reshape(u.shape[:2]), score.astype(float).reshape(u.shape)
         loc, tril = np.empty_like(state.loc), np.empty_like(state.scale_tril)

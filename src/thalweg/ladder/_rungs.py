@@ -16,6 +16,9 @@ from thalweg.objectives import ReverseKL
 from thalweg.run import Checkpoint, Progress, Status, run
 from thalweg.targets import Target, log_density_of_rows
 
+_ENDS, _WORSE = 20, 1.0
+"""A flow whose last steps' median ELBO is this many nats below that of its first ones is dropped."""
+
 
 class Budget(NamedTuple):
     """What bounds a rung and where it speaks.
@@ -135,9 +138,16 @@ def flow_rung(process: Fit, flow: AbstractSampler, name: str, key: PRNGKeyArray,
     if skipped:
         sentence += f"; {skipped} steps were not finite and were skipped"
     failed = str(result.status) if result.status is Status.DIVERGED else None
+    if _middle(elbo[-_ENDS:]) < _middle(elbo[:_ENDS]) - _WORSE:
+        return Rung(flow, result.history, f"{sentence}; it ended below its start, which is kept", failed)
     return Rung(result.state.model, result.history, sentence, failed)
 
 
 def _recent(elbo: np.ndarray) -> float:
     last = elbo[-50:]
     return float(np.mean(last[np.isfinite(last)])) if np.isfinite(last).any() else np.nan
+
+
+def _middle(elbo: np.ndarray) -> float:
+    finite = elbo[np.isfinite(elbo)]
+    return float(np.median(finite)) if len(finite) else -np.inf

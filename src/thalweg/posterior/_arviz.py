@@ -16,6 +16,11 @@ def preload() -> None:
         import_guest(name, "core")
 
 
+def _plain(name: str) -> str:
+    """A name that a DataTree takes: NumPyro's scopes put a slash in, which is a path to it."""
+    return name.replace("/", ".")
+
+
 def to_datatree(
     groups: dict[str, dict[str, np.ndarray]],
     observed: dict[str, np.ndarray],
@@ -34,11 +39,12 @@ def to_datatree(
     """
     arviz_base, xarray = import_guest("arviz_base", "core"), import_guest("xarray", "core")
     chained = {
-        group: {k: np.asarray(v).reshape(_CHAINS, -1, *np.shape(v)[1:]) for k, v in values.items()}
+        group: {_plain(k): np.asarray(v).reshape(_CHAINS, -1, *np.shape(v)[1:]) for k, v in values.items()}
         for group, values in groups.items()
         if values
     }
-    dims = {k: list(v) for k, v in dict(target.dims).items()}
+    observed = {_plain(k): v for k, v in observed.items()}
+    dims = {_plain(k): list(v) for k, v in dict(target.dims).items()}
     coords = {k: np.asarray(v) for k, v in dict(target.coords).items()}
     tree = arviz_base.from_dict(
         {**chained, **({"observed_data": observed} if observed else {})},

@@ -15,6 +15,9 @@ from thalweg.posterior._posterior import KIND, POOL, SAVED, Posterior, complaint
 from thalweg.posterior._verdict import Verdict, judge
 from thalweg.targets import Target, check_same_target, describe_target
 
+_FINEST = 0.25
+"""Nats: rounding of the log density by more than this blurs the weights."""
+
 
 def make_posterior(
     flow: AbstractSampler,
@@ -42,6 +45,7 @@ def make_posterior(
         weighed: draws that have been weighed already.
     """
     weighed = weighed or weigh(flow, target, as_key(seed), POOL)
+    failed = failed or _unresolved(weighed.log_p)
     log_p, log_proposal, log_q = (np.asarray(a, float) for a in (weighed.log_p, weighed.log_proposal, weighed.log_q))
     raw = log_p - log_proposal
     complaint = complaint_of(raw, weighed.u, target)
@@ -77,6 +81,18 @@ def make_posterior(
         package_versions(),
         name,
         describe_target(target),
+    )
+
+
+def _unresolved(log_p: np.ndarray) -> str | None:
+    """A sentence where the log density is so large that its precision cannot tell one draw from another."""
+    finite = np.abs(log_p[np.isfinite(log_p)])
+    gap = float(np.spacing(np.median(finite))) if len(finite) else 0.0
+    if gap <= _FINEST:
+        return None
+    return (
+        f"the log density is about {np.median(finite):.3g} in size, where {log_p.dtype} resolves {gap:.2g} nats: use "
+        "float64, or leave out its constants"
     )
 
 

@@ -298,6 +298,13 @@ def _log_weights(weighed: _draws.WeighedDraws, target: Target) -> np.ndarray:
 
 def complaint_of(raw: np.ndarray, u: np.ndarray, target: Target) -> str | None:
     """A sentence where weights are NaN or +inf, or all are zero; None where all is well."""
+    lost = ~np.isfinite(u)
+    if lost.any():
+        names = ", ".join(f"`{n}`" for n, where in target.space.slices.items() if lost[:, where].any())
+        return (
+            f"{np.any(lost, axis=1).sum():,} of {len(u):,} draws are not finite in {names}: the fit ran off there, as "
+            "it does where the density does not fall off (a parameter without a prior that the data do not speak of)"
+        )
     wrong = np.isnan(raw) | (raw == np.inf)
     if wrong.any():
         where = target.space.describe(jnp.asarray(u[np.argmax(wrong)]), target.data)

@@ -64,8 +64,8 @@ def judge(
     The corrected draws pass if k-hat is below the threshold of Vehtari et al. 2024 for S draws, or the raw weights are
     all but even (`all_but_even`), and the effective sample size (the smaller of raw and smoothed weights') is at least
     200, half of what it is after smoothing, and a tenth of the draws where k-hat exceeds 0.5 (a k-hat of 0.64 has been
-    seen with an effective share of 0.05 and a mean off by 0.18 sd). The raw draws pass if besides no mean moves by more than 0.1 sd, and no sd by more than
-    a tenth, between raw and corrected.
+    seen with an effective share of 0.05 and a mean off by 0.18 sd). The raw draws pass if besides no mean moves by more
+    than 0.1 sd, and no sd by more than a tenth, between raw and corrected.
     """
     n = len(raw_log_weights)
     smoothed = psis(raw_log_weights)

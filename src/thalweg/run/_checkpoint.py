@@ -10,6 +10,9 @@ import numpy as np
 
 from thalweg._core import FileError, read_file, requirement, write_file
 
+_LONGEST = 40
+"""Characters of a setting that are shown: a fingerprint says nothing."""
+
 
 class Checkpoint:
     """The stages of one job, kept in one file.
@@ -34,7 +37,9 @@ class Checkpoint:
             content = read_file(self.path, "checkpoint")
             for name, value in settings.items():
                 if content["settings"].get(name) != value:
-                    got = f"{value!r} where the checkpoint {self.path} has {content['settings'].get(name)!r}"
+                    here, there = repr(value), repr(content["settings"].get(name))
+                    got = "another" if max(len(here), len(there)) > _LONGEST else f"{here}, not {there}"
+                    got = f"{got} (checkpoint {self.path})"
                     raise ValueError(requirement(name, "be as in the run that is resumed", got, "or start afresh"))
             self.stages = content["stages"]
 

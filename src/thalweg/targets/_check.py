@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core import requirement
-from thalweg.targets._data import nan_leaves
+from thalweg.targets._data import leaves_with
 from thalweg.targets._target import Target
 
 _LIBRARIES = tuple(str(Path(file).parent) for file in (jax.__file__, eqx.__file__, np.__file__, __file__))
@@ -110,7 +110,7 @@ def check_log_density(target: Target) -> None:
             pointwise log-likelihood of a split target is not one number for each row; if `deterministic` or
             `predictive` does not return a dict.
     """
-    if found := nan_leaves(target.data):
+    if found := leaves_with(np.isnan, target.data):
         remedy = "drop or fill them in, or make them parameters; a mask needs numbers below it too"
         raise ValueError(requirement("data", "hold no NaN", f"NaN in {', '.join(found)}", remedy))
     prior = target.log_prior

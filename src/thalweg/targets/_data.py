@@ -1,6 +1,7 @@
 """Data at the door: arrays of the default precision, no text, no NaN, the same form again."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -96,12 +97,12 @@ class Original:
         return 0
 
 
-def nan_leaves(data: Any) -> list[str]:
-    """The leaves that hold NaN, with how many; nothing for data that are being traced."""
+def leaves_with(test: Callable[[np.ndarray], np.ndarray], data: Any) -> list[str]:
+    """The leaves with entries that pass the test, and how many; nothing for data that are being traced."""
     found = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(data):
         if not isinstance(leaf, Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact):
-            count = int(np.isnan(np.asarray(leaf)).sum())
+            count = int(test(np.asarray(leaf)).sum())
             if count:
                 found.append(f"{leaf_name(path)} ({count} of {leaf.size})")
     return found

@@ -64,6 +64,8 @@ def _read_npz(path: Path) -> Data:
 def _read_csv(path: Path) -> Data:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.reader(file))
+    while rows and not any(rows[-1]):
+        rows.pop()
     if len(rows) < 2:
         raise ValueError("it has no rows below its header")
     wrong = next((i for i, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
@@ -77,7 +79,7 @@ def _read_csv(path: Path) -> Data:
 
 def _as_numbers(name: str, value: Any) -> Any:
     """Lists and columns as arrays; single numbers as they are."""
-    if isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int | float):
         return value
     try:
         array = np.asarray(value)
@@ -87,8 +89,19 @@ def _as_numbers(name: str, value: Any) -> Any:
     except ValueError:
         array = np.empty(0, object)
     if array.dtype.kind not in "biuf":
-        raise ValueError(requirement(f"data[{name!r}]", "hold numbers, in lists of equal length", _shorten(value)))
+        raise ValueError(requirement(f"data[{name!r}]", "hold numbers, in lists of equal length", _odd_one(value)))
     return array
+
+
+def _odd_one(value: Any) -> str:
+    """The first entry that is no number, and where; the beginning of the value where it has no such entry."""
+    for i, entry in enumerate(value if isinstance(value, list) else []):
+        if not isinstance(entry, list):
+            try:
+                float(entry)
+            except (TypeError, ValueError):
+                return f"{_shorten(entry) or 'an empty cell'} in row {i + 1}"
+    return _shorten(value)
 
 
 def _shorten(value: Any) -> str:
@@ -172,7 +185,15 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
         )
     if callable(found.get("model")):
         arguments = _arguments(found["model"], values or {}, path)
-        return from_numpyro(found["model"], **arguments).renamed(name)
+        target = from_numpyro(found["model"], **arguments).renamed(name)
+        left_out = [n for n, p in inspect.signature(found["model"]).parameters.items() if p.default is None]
+        left_out = [n for n in left_out if n not in arguments]
+        if left_out and not target.observed():
+            remedy = "no site is observed without it, and the posterior is the prior (give null to mean that)"
+            raise ValueError(
+                requirement("data", f"have {' or '.join(left_out)}", ", ".join(arguments) or "none", remedy)
+            )
+        return target
     must = "define log_density and supports, log_prior and log_likelihood and supports, or a NumPyro model"
     raise ValueError(f"`model` {path} must {must}, got {', '.join(sorted(found)) or 'nothing'}")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from thalweg._core import Seed, check_positive_int, numpy_rng, requirement
 from thalweg.targets._check import raised
-from thalweg.targets._data import nan_leaves
+from thalweg.targets._data import leaves_with
 from thalweg.targets._nan import first_nan
 from thalweg.targets._rows import value_and_score_of_rows
 from thalweg.targets._target import Target
@@ -70,8 +70,8 @@ def _blame(target: Target, points: np.ndarray, values: np.ndarray, gradients: np
     else:
         kinds = {"NaN": np.isnan(values), "-inf": np.isneginf(values), "+inf": np.isposinf(values)}
         what, remedy = " or ".join(f"{k} ({v.sum()})" for k, v in kinds.items() if v.any()), "give an `init`"
-    if found := nan_leaves(target.data):
-        remedy = f"there is NaN in {', '.join(found)}"
+    if found := leaves_with(lambda a: ~np.isfinite(a), target.data):
+        remedy = f"there is NaN or inf in {', '.join(found)}"
     names, origin = _culprits(target, points), None
     if not names and np.isnan(values).any():
         params = target.space.constrain(jnp.asarray(points[np.argmax(np.isnan(values))]), target.data)[0]
