@@ -116,7 +116,7 @@ class Fit(AbstractJittedProcess[FitState]):
         """One step of Adam; a bad one changes nothing but the counts."""
 
         def loss_of(vector: Array) -> tuple[Scalar, dict[str, Scalar]]:
-            return self.objective(state.skeleton(vector), key, self.batch)
+            return self.objective.at(index)(state.skeleton(vector), key, self.batch)
 
         (loss, aux), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.vector)
         good = jnp.isfinite(loss) & all_finite(gradient)

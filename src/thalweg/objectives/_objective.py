@@ -5,7 +5,7 @@ from typing import Any
 
 import equinox as eqx
 
-from thalweg._core import PRNGKeyArray, Scalar
+from thalweg._core import Array, PRNGKeyArray, Scalar
 
 
 class AbstractObjective(eqx.Module):
@@ -14,6 +14,10 @@ class AbstractObjective(eqx.Module):
     `aux` holds named scalars for the record; the gradient of the loss is a part of its own and need not be the
     gradient of the loss's value (see the path gradient). `batch` is what this step sees of the data, None for all.
     """
+
+    def at(self, index: Array) -> "AbstractObjective":
+        """The objective at a step of a fit; the same at all, unless it is annealed."""
+        return self
 
     @abc.abstractmethod
     def __call__(self, distribution: Any, key: PRNGKeyArray, batch: Any = None) -> tuple[Scalar, dict[str, Scalar]]:

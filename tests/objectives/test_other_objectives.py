@@ -1,0 +1,147 @@
+"""Importance-weighted, Renyi, forward KL and annealing, against closed forms and each other."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy.stats import norm
+from scipy import stats
+
+import thalweg as tw
+from thalweg.bijections import Affine, Coupling, TriangularAffine
+from thalweg.bijections import AffineTransformer as AffineMap
+from thalweg.distributions import StandardNormal, Transformed
+from thalweg.fit import Fit
+from thalweg.objectives import Annealing, ForwardKL, ImportanceWeighted, Renyi, ReverseKL
+from thalweg.run import run
+
+LOG_Z, SHIFT = 1.7, 0.6
+TARGET = tw.from_function(lambda p: LOG_Z + norm.logpdf(p["x"], SHIFT, 1.0), {"x": tw.real()})
+
+
+def _normal(loc=0.0, scale=1.0):
+    return Transformed(StandardNormal((1,)), Affine(np.array([loc]), np.array([scale])))
+
+
+def _estimates(objective, flow, n):
+    """(mean, standard error) of the loss over n keys."""
+    losses = np.asarray(
+        eqx.filter_jit(jax.vmap(lambda k: objective(flow, k)[0]))(jax.random.split(jax.random.key(0), n))
+    )
+    return losses.mean(), losses.std() / np.sqrt(n)
+
+
+def test_importance_weights_tighten_the_bound():
+    means = [_estimates(ImportanceWeighted(TARGET, k, 64), _normal(), 50) for k in (1, 4, 64)]
+    elbo = LOG_Z - 0.5 * SHIFT**2
+    assert abs(-means[0][0] - elbo) < 5 * means[0][1]
+    assert -means[0][0] < -means[1][0] < -means[2][0] < LOG_Z + 5 * means[2][1]
+    assert LOG_Z + means[2][0] < 0.01
+    exact, _ = ImportanceWeighted(TARGET, 5)(_normal(SHIFT), jax.random.key(0))
+    np.testing.assert_allclose(-exact, LOG_Z, rtol=1e-12)
+
+
+def test_the_doubly_reparametrised_gradient_is_the_plain_one_with_less_noise():
+    flow = _normal(0.1, 1.3)
+
+    @eqx.filter_jit
+    def gradients(keys, *, doubly):
+        objective = ImportanceWeighted(TARGET, 8, 64, doubly)
+        one = lambda key: eqx.filter_grad(lambda f: objective(f, key)[0])(flow)  # noqa: E731
+        return jnp.stack([jnp.ravel(g) for g in jax.tree.leaves(jax.vmap(one)(keys))])
+
+    keys = jax.random.split(jax.random.key(1), 400)
+    doubly, plain = (np.asarray(gradients(keys, doubly=d)) for d in (True, False))
+    error = np.sqrt((doubly.var(1) + plain.var(1)) / 400)
+    assert np.all(np.abs(doubly.mean(1) - plain.mean(1)) < 5 * error)
+    assert np.any(np.abs(doubly.mean(1)) > 5 * error)
+    assert np.all(doubly.var(1) < 0.3 * plain.var(1))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5, 0.0, -0.5])
+def test_renyi_bounds_of_gaussians(alpha):
+    """N(0, 1) against N(m, 1): log Z - alpha m^2 / 2."""
+    loss, error = _estimates(Renyi(TARGET, alpha, 20_000), _normal(), 20)
+    bound = LOG_Z - 0.5 * alpha * SHIFT**2
+    assert abs((loss if alpha < 0 else -loss) - bound) < 5 * error + 1e-4
+
+
+def test_forward_kl_is_the_weighted_mean_score():
+    rng = np.random.default_rng(0)
+    points, weights = rng.standard_normal((200, 2)), rng.exponential(1.0, 200)
+    flow = Transformed(StandardNormal((2,)), TriangularAffine(np.array([0.3, -1.0]), np.array([[1.2, 0], [0.5, 0.7]])))
+    tril: np.ndarray = np.array([[1.2, 0], [0.5, 0.7]])
+    log_q = stats.multivariate_normal([0.3, -1.0], tril @ tril.T).logpdf(points)
+    log_weights = np.log(weights)
+    log_weights[3] = -np.inf
+    weights[3] = 0
+    expected = (weights * log_q).sum() / weights.sum()
+    loss, aux = ForwardKL(points, log_weights + 1000)(flow, jax.random.key(0))
+    np.testing.assert_allclose([-loss, aux["elbo"]], expected, rtol=1e-10)
+    mean, error = _estimates(ForwardKL(points, log_weights, batch_size=50), flow, 400)
+    assert abs(-mean - expected) < 5 * error
+    loss, _ = ForwardKL(points)(flow, jax.random.key(0), (jnp.asarray(points[:7]), None))
+    np.testing.assert_allclose(-loss, log_q[:7].mean(), rtol=1e-10)
+
+
+def test_forward_kl_fits_a_conditional_regression():
+    """X given c is N(2 c - 1, 0.5^2): the fit finds slope, shift and scale."""
+    rng = np.random.default_rng(1)
+    context = rng.standard_normal((2000, 1))
+    points = 2 * context - 1 + 0.5 * rng.standard_normal((2000, 1))
+    layer = Coupling(1, AffineMap(), context_size=1, depth=0)
+    process = Fit(ForwardKL(points, context=context, batch_size=200), learning_rate=0.05, chunk=100)
+    q = run(process, process.init(Transformed(StandardNormal((1,)), layer)), jax.random.key(0), steps=600).state.model
+    at = jnp.asarray([[-1.0], [0.0], [2.0]])
+    draws = np.asarray(eqx.filter_jit(q.sample)(0, 4000, at))[:, :, 0]
+    np.testing.assert_allclose(draws.mean(0), [-3, -1, 3], atol=0.1)
+    np.testing.assert_allclose(draws.std(0), 0.5, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.ones((3, 1)), np.zeros(2)), r"`log_weights` must have shape \(3,\), got \(2,\)"),
+        ((np.full((3, 1), np.nan),), "`points` must be finite, got 3 that are not"),
+        ((np.ones((3, 1)), np.full(3, -np.inf)), "`log_weights` must hold a finite number"),
+        ((np.ones((3, 1)), None, np.ones((2, 1))), "`context` must have 3 rows"),
+    ],
+)
+def test_wrong_draws(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ForwardKL(*arguments)
+
+
+def _conjugate():
+    y = np.array([0.5, 1.5, -0.3])
+    return tw.from_likelihood(
+        lambda p: norm.logpdf(p["m"]), lambda p, data: norm.logpdf(data["y"], p["m"], 1.0), {"m": tw.real()}, {"y": y}
+    )
+
+
+@pytest.mark.parametrize("path", [True, False])
+def test_annealing_multiplies_what_it_says(path):
+    target, key, flow = _conjugate(), jax.random.key(3), _normal(0.2, 0.8)
+    u, log_q = (np.asarray(a) for a in flow.sample_and_log_q(jax.random.split(key, 64)))
+    prior = stats.norm.logpdf(u[:, 0])
+    likelihood = stats.norm.logpdf(np.asarray(target.data["y"])[None], u, 1.0).sum(1)
+    for step, beta in ((0, 0.1), (40, 0.5), (1000, 1.0)):
+        joint, kl = (
+            ReverseKL(target, 64, path=path, annealing=Annealing(100, 0.1, on)).at(jnp.asarray(step))(flow, key)
+            for on in ("joint", "kl")
+        )
+        np.testing.assert_allclose(joint[0], (log_q - beta * (prior + likelihood)).mean(), rtol=1e-9)
+        np.testing.assert_allclose(joint[1]["elbo"], (prior + likelihood - log_q).mean(), rtol=1e-9)
+        np.testing.assert_allclose(kl[0], (beta * (log_q - prior) - likelihood).mean(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("on", ["joint", "kl"])
+def test_an_annealed_fit_ends_at_the_posterior(on):
+    target = _conjugate()
+    objective = ReverseKL(target, 64, annealing=Annealing(100, 0.01, on))
+    process = Fit(objective, learning_rate=0.05, window=None)
+    q = run(process, process.init(_normal(3.0)), jax.random.key(0), steps=600).state.model
+    sd = 1 / np.sqrt(4)
+    np.testing.assert_allclose(q.bijection.loc[0], np.asarray(target.data["y"]).sum() / 4, atol=0.02)
+    np.testing.assert_allclose(np.exp(q.bijection.log_scale[0]), sd, rtol=0.03)
