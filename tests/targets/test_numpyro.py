@@ -2,6 +2,8 @@
 
 import functools
 import os
+import threading
+import time
 
 import equinox as eqx
 import jax
@@ -158,6 +160,31 @@ def test_masks_and_scales_reach_the_pointwise_likelihood():
 def shared_mean(y):
     mu = numpyro.sample("mu", dist.Normal())
     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)  # one distribution for many observations, without a plate
+
+
+def test_threads_take_turns():
+    """NumPyro keeps one stack of handlers for the process: two traces at once would mix them."""
+
+    def slow(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        time.sleep(0.01)
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    target, wrong = from_numpyro(slow, np.array([0.5, 1.0])), []
+
+    def trace():
+        try:
+            for _ in range(10):
+                jax.eval_shape(lambda u: target.log_density(u), jax.ShapeDtypeStruct((1,), jnp.result_type(float)))
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=trace) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_names_of_scopes_reach_arviz():

@@ -1,6 +1,6 @@
 """What every room may use: array types, checks, trees, batching, roots, precision, files and their registry."""
 
-from thalweg._core._ahead import ahead
+from thalweg._core._ahead import ahead, one_at_a_time
 from thalweg._core._batching import in_pieces, over_batch
 from thalweg._core._checks import check_choice, check_positive_int, check_shape, check_trailing_shape, requirement
 from thalweg._core._files import write_atomically
@@ -40,6 +40,7 @@ __all__ = [
     "increasing_root",
     "key_words",
     "numpy_rng",
+    "one_at_a_time",
     "over_batch",
     "partition_trainable",
     "precision",

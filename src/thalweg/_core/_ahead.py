@@ -7,6 +7,10 @@ from typing import Any
 
 from thalweg._core._precision import precision, resolve_dtype
 
+one_at_a_time = threading.RLock()
+"""Held while a user's function runs: what it keeps for the whole process (NumPyro's stack of handlers, say) must not be
+met by two threads at once."""
+
 
 def ahead(work: Callable[[], Any]) -> Callable[[], None]:
     """Call `work` in a thread, in the precision that holds here.

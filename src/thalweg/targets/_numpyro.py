@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from thalweg._core import Array, PRNGKeyArray, import_guest, requirement
+from thalweg._core import Array, PRNGKeyArray, import_guest, one_at_a_time, requirement
 from thalweg.targets._check import check_gradient, raised
 from thalweg.targets._data import as_data
 from thalweg.targets._numpyro_sites import (
@@ -31,8 +31,8 @@ from thalweg.targets._target import Target
 
 @contextlib.contextmanager
 def _usual_promotion() -> Iterator[None]:
-    """NumPyro and its users' models are written for JAX's default promotion rules."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    """NumPyro and its users' models are written for JAX's default promotion rules, and for one thread."""
+    with one_at_a_time, jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
 

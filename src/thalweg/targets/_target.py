@@ -1,5 +1,6 @@
 """The contract that every inference needs: a log density on R^d, and the way back to the parameters."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,9 +8,24 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from thalweg._core import Array, Float, PRNGKeyArray, Scalar, check_positive_int, requirement
+from thalweg._core import Array, Float, PRNGKeyArray, Scalar, check_positive_int, one_at_a_time, requirement
 from thalweg.targets._data import Original, as_data, check_same_form, digest
 from thalweg.targets._space import Space
+
+
+@dataclasses.dataclass(frozen=True)
+class _InTurn:
+    """A user's function that one thread runs at a time; equal where the function is."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        with one_at_a_time:
+            return self.function(*arguments)
+
+
+def _in_turn(function: Callable[..., Any] | None) -> Any:
+    return function if function is None or isinstance(function, _InTurn) else _InTurn(function)
 
 
 class Target(eqx.Module):
@@ -62,10 +78,10 @@ class Target(eqx.Module):
         coords: Mapping[str, Any] | None = None,
         dims: Mapping[str, Any] | None = None,
     ) -> None:
-        self.space, self.log_joint, self.data = space, log_joint, as_data(data)
+        self.space, self.log_joint, self.data = space, _in_turn(log_joint), as_data(data)
         self._original = Original(data, self.data)
-        self.log_prior, self.log_likelihood = log_prior, log_likelihood
-        self.deterministic, self.predictive = deterministic, predictive
+        self.log_prior, self.log_likelihood = _in_turn(log_prior), _in_turn(log_likelihood)
+        self.deterministic, self.predictive = _in_turn(deterministic), _in_turn(predictive)
         self.observe, self.observed_names = observe, tuple(observed_names)
         self.name = name
         self._coords = tuple((k, tuple(v)) for k, v in (coords or {}).items())
