@@ -132,7 +132,7 @@ def gather(posterior: Any) -> Content:
         elbo=posterior.elbo,
         rows=list(rows or []),
         rows_corrected="summary" not in missing and corrected is not None,
-        marginals=_choose_marginals(series),
+        marginals=_choose_marginals(series, names),
         n_scalars=len(series),
         pairs=_choose_pairs(parameters),
         n_pairs=len(parameters) * (len(parameters) - 1) // 2,
@@ -167,13 +167,20 @@ def _series(raw: dict[str, Any] | None, corrected: dict[str, Any] | None) -> lis
     return [s for s in series if np.all(np.isfinite(s.raw)) and np.all(np.isfinite(s.best)) and np.ptp(s.raw) > 0]
 
 
-def _choose_marginals(series: list[Series]) -> list[Series]:
-    """All, or where they are too many those that the correction moves most, in their own order."""
+def _choose_marginals(series: list[Series], parameters: set[str]) -> list[Series]:
+    """All, or where they are too many: single parameters, then those that the correction moves most, then the derived.
+
+    They are shown in their own order.
+    """
     if len(series) <= _MARGINALS:
         return series
-    moved = [abs(np.mean(s.best) - np.mean(s.raw)) / np.std(s.raw) for s in series]
-    chosen = np.sort(np.argsort(moved, kind="stable")[::-1][:_MARGINALS])
-    return series[:_MARGINALS] if max(moved) == 0 else [series[i] for i in chosen]
+
+    def rank(s: Series) -> tuple[bool, bool, float]:
+        moved = abs(np.mean(s.best) - np.mean(s.raw)) / np.std(s.raw)
+        return s.base not in parameters, s.name != s.base, -float(moved)
+
+    chosen = sorted(sorted(range(len(series)), key=lambda i: rank(series[i]))[:_MARGINALS])
+    return [series[i] for i in chosen]
 
 
 def _choose_pairs(series: list[Series]) -> list[tuple[Series, Series]]:

@@ -177,10 +177,12 @@ def _tail(tail: Tail) -> Figure:
             share = tail.share * np.exp(log_share)
         drawn = share > 0.3 / tail.n_draws
         axes.plot(tail.start + excess[drawn], share[drawn], color=INK, linewidth=1.4, dashes=(4, 2))
-    axes.set(xscale="log", yscale="log", xlabel="weight / mean weight", ylabel="share of draws above")
+    axes.set(yscale="log", xlabel="weight / mean weight", ylabel="share of draws above")
+    if tail.ratios[kept].max() > 20 * tail.ratios[kept].min():  # a log scale of less has no number on it
+        axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_ylim(0.3 / tail.n_draws, 1.5)
-    alt = f"Share of draws whose weight exceeds a value, both on log scales; k-hat {tail.khat:.2f}"
+    alt = f"Share of draws whose weight exceeds a value, on a log scale; k-hat {tail.khat:.2f}"
     caption = (
         f"Dots: the weights of {tail.n_draws:,} draws, largest on the right. Dashed: the generalised Pareto tail "
         f"fitted to the largest {tail.share:.0%}, with k-hat {tail.khat:.2f}. The flatter the line falls, the more "
