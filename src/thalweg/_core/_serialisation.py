@@ -219,5 +219,5 @@ def read_file(path: str | Path, kind: str) -> Any:
         return decode(structure, arrays)
     except FileError as error:
         raise FileError(f"{path} cannot be read: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # a structure that was forged makes constructors raise whatever they like
         raise FileError(f"{path} cannot be read: {type(error).__name__} {error}") from error

@@ -109,8 +109,12 @@ def load(path: str | Path, target: Target | None = None) -> Posterior:
         FileError: if it is cut short, changed, of a newer version, or something else; a ValueError.
         ValueError: if the target is not the one that was fitted: other parameters, data or log density.
     """
+    if target is not None and not isinstance(target, Target):
+        raise ValueError(requirement("target", "be a Target or None", type(target).__name__))
     with precision("float64"):
         record = read_file(path, KIND)
+    if not isinstance(record, dict):
+        raise FileError(f"{path} was changed since it was written: it holds a {type(record).__name__}")
     if missing := [name for name in SAVED if name not in record]:
         raise FileError(f"{path} was written by another thalweg, without {', '.join(missing)}; fit again")
     if target is not None and record["space"] is not None:
