@@ -251,6 +251,22 @@ def test_a_fit_that_runs_off_comes_back():
     np.testing.assert_allclose(posterior.resample(10_000)["x"].mean(0), [1 / 3, 5 / 6, 11 / 6], atol=0.06)
 
 
+def test_half_a_ridge_with_even_weights_is_not_trusted():
+    """At this seed the spline fits a part of the banana: evidence off by 0.6, the weights all but even."""
+
+    def banana(p):
+        return norm.logpdf(p["x"], 1.0, 2.0) + norm.logpdf(p["y"], p["x"] ** 2, 0.3)
+
+    target = tw.from_function(banana, {"x": tw.real(), "y": tw.real()})
+    posterior = tw.infer(target, "spline", seed=0, progress=False, dtype="float32")
+    assert posterior.log_evidence.value < -0.3
+    assert not posterior.verdict.ok
+    assert "a part of the posterior is missed" in str(posterior.verdict)
+    whole = tw.infer(target, seed=0, progress=False, dtype="float32")
+    assert whole.verdict.ok
+    assert abs(whole.log_evidence.value) < 0.02
+
+
 def test_what_float32_cannot_resolve_is_not_trusted():
     target = tw.from_function(lambda p: norm.logpdf(p["x"]) + 1e8, {"x": tw.real()})
     verdict = tw.infer(target, "gaussian", progress=False, dtype="float32").verdict

@@ -33,7 +33,7 @@ class FitState(NamedTuple):
         damping: factor on the learning rate, halved at each rollback.
         n_rollbacks: how many there were.
         cooling: the step at which cooling down began, -1 before; how long it takes; which of the reasons it had.
-        safe: (vector, optimiser) at the last review that found no bad run.
+        safe: (vector, optimiser) at the last review that found no bad run and no loss.
     """
 
     skeleton: Skeleton
@@ -136,9 +136,12 @@ class Fit(AbstractJittedProcess[FitState]):
     ) -> tuple[FitState, Status | None]:
         """Roll back after bad steps or far too low ones; cool down when the objective has settled; stop when cool."""
         done = len(history["elbo"])
-        if int(state.bad_run) >= min(_BAD_RUN, self.chunk) or _has_run_off(history["elbo"], self.chunk):
+        lost, slack = _shortfall(history["elbo"], self.chunk)
+        if int(state.bad_run) >= min(_BAD_RUN, self.chunk) or lost > _LOST_NATS + _LOST_SPREADS * slack:
             return self._roll_back(state)
-        state = state._replace(safe=(state.vector, state.optimiser))
+        if lost <= slack:
+            # what is on its way down already is no place to come back to
+            state = state._replace(safe=(state.vector, state.optimiser))
         start, length = (int(c) for c in state.cooling[:2])
         if start >= 0:
             return state, (_REASONS[int(state.cooling[2])] if done >= start + length else None)
@@ -162,15 +165,15 @@ class Fit(AbstractJittedProcess[FitState]):
         return state, (Status.DIVERGED if int(state.n_rollbacks) >= _MOST_ROLLBACKS else None)
 
 
-def _has_run_off(elbo: np.ndarray, chunk: int) -> bool:
-    """Whether the last chunk lies so far below the best one that no noise explains it."""
-    whole = elbo[len(elbo) % chunk :].reshape(-1, chunk) if len(elbo) % chunk else elbo.reshape(-1, chunk)
+def _shortfall(elbo: np.ndarray, chunk: int) -> tuple[float, float]:
+    """(by how much the last chunk's median ELBO falls short of the best chunk's, the best's interquartile range)."""
+    whole = elbo[len(elbo) % chunk :].reshape(-1, chunk)
+    whole = whole[np.isfinite(whole).any(axis=1)]
     if len(whole) < 2:
-        return False
-    with np.errstate(invalid="ignore"):
-        low, middle, high = np.nanquantile(np.where(np.isfinite(whole), whole, np.nan), [0.25, 0.5, 0.75], axis=1)
-    best = int(np.nanargmax(middle)) if np.isfinite(middle).any() else 0
-    return bool(middle[best] - middle[-1] > _LOST_NATS + _LOST_SPREADS * (high[best] - low[best]))
+        return 0.0, 0.0
+    low, middle, high = np.nanquantile(np.where(np.isfinite(whole), whole, np.nan), [0.25, 0.5, 0.75], axis=1)
+    best = int(np.argmax(middle))
+    return float(middle[best] - middle[-1]), float(high[best] - low[best])
 
 
 def _has_settled(elbo: np.ndarray, window: int) -> bool:

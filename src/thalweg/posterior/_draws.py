@@ -123,6 +123,7 @@ def weigh(flow: AbstractSampler, target: Target, key: PRNGKeyArray, n: int) -> W
 def rehearse(flow: AbstractSampler, target: Target) -> None:
     """Compile all that a posterior of `target` with a flow like this will ask for, on one piece of rows."""
     u = weigh(flow, target, as_key(0), PIECE).u
+    score(flow, u)
     params = constrain(target.space, target.data, u)
     derive(target, params)
     predict(target, as_key(0), params)

@@ -11,6 +11,7 @@ from thalweg.distributions import AbstractSampler
 from thalweg.posterior._citation import package_versions
 from thalweg.posterior._draws import WeighedDraws, weigh
 from thalweg.posterior._estimates import Estimate
+from thalweg.posterior._leak import missed_mass
 from thalweg.posterior._posterior import KIND, POOL, SAVED, Posterior, complaint_of
 from thalweg.posterior._verdict import Verdict, judge
 from thalweg.targets import Target, check_same_target, describe_target
@@ -58,6 +59,7 @@ def make_posterior(
     else:
         # the weights that make the flow's own draws of these
         own = np.exp(log_q - log_proposal)
+        failed = failed or missed_mass(flow, target, weighed, as_key(seed))
         verdict = judge(raw, np.asarray(weighed.u, float), own, failed=failed)
         evidence = Estimate(*log_mean_exp(raw))
         # their mean is 1: what is the same for all draws need not be multiplied by their noise

@@ -10,8 +10,8 @@ class Status(enum.Enum):
     ALL_STEPS = "all steps were taken; if the weights are not good, give more"
     BUDGET = "the time budget was used up before the objective settled; give more of it"
     DIVERGED = (
-        "the objective was not finite again and again, even with smaller steps; check the log density for NaN and "
-        "overflow near the draws, or try float64"
+        "the objective was not finite, or ran off, again and again, even with smaller steps; check the log density for "
+        "NaN and overflow near the draws, or try float64"
     )
 
     @property
