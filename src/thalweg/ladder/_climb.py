@@ -4,18 +4,18 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
 from thalweg._core import PRNGKeyArray, ahead, check_shape, numpy_rng, split_on_host
-from thalweg.diagnostics import all_but_even
+from thalweg.diagnostics import all_but_even, importance_ess, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import make_flow
 from thalweg.ladder._modes import Mode, missed_mode
 from thalweg.ladder._rungs import Budget, Rung, flow_process, flow_rung, gaussian_rung, gaussian_weights
-from thalweg.posterior import Posterior, Verdict, make_posterior, rehearse
+from thalweg.posterior import Posterior, make_posterior, rehearse
 from thalweg.targets import Target
 
 _N_STARTS = 3
@@ -24,14 +24,22 @@ _GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE = 0.3, 0.5, 0.5
 """A Gaussian whose weights are this good needs no flow, a flow no further steps."""
 
 
-def _share(verdict: Verdict) -> float:
-    return verdict.ess / verdict.n_draws
+class _Look(NamedTuple):
+    """What raw weights say: k-hat, the effective share of the draws, whether they are all but even."""
 
+    khat: float
+    share: float
+    even: bool
 
-def _is_good(posterior: Posterior) -> bool:
-    verdict, weights = posterior.verdict, posterior.log_weights
-    even = weights is not None and all_but_even(weights)
-    return verdict.raw_ok and (even or (verdict.khat < _FLOW_KHAT and _share(verdict) > _SHARE))
+    @classmethod
+    def at(cls, log_weights: np.ndarray | None) -> "_Look":
+        if log_weights is None:
+            return cls(np.inf, 0.0, even=False)
+        ess = importance_ess(log_weights)
+        return cls(psis(log_weights).khat, ess / len(log_weights), all_but_even(log_weights))
+
+    def is_good(self, khat: float) -> bool:
+        return self.even or (self.khat < khat and self.share > _SHARE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,20 +77,25 @@ class Climb:
         fitted = gaussian._replace(flow=make_flow("gaussian", target.size, **best._asdict()))
         if flow == "gaussian":
             return finish(fitted, gaussian.sentence)
-        taken = gaussian.sentence
+        taken, alone = gaussian.sentence, None
         if flow == "auto":
-            khat, share = gaussian_weights(target, best, numpy_rng(look_key))
-            if khat < _GAUSSIAN_KHAT and share > _SHARE:
-                posterior = finish(fitted, taken)
-                khat, share = posterior.verdict.khat, _share(posterior.verdict)
+            look = _Look.at(gaussian_weights(target, best, numpy_rng(look_key)))
+            if look.is_good(_GAUSSIAN_KHAT):
+                alone = finish(fitted, taken)
+                look = _Look.at(alone.log_weights)
                 # the second look is at other draws: one lucky set of weights is not enough
-                if khat < _GAUSSIAN_KHAT and share > _SHARE:
-                    return posterior
-            taken += f"; its weights ask for more (k-hat {khat:.2f}, {share:.0%} of the draws effective)"
+                if alone.verdict.ok and look.is_good(_GAUSSIAN_KHAT):
+                    return alone
+            taken += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
         # a coupling of one coordinate has nothing to see: only the spline then bends it
         name = flow if flow != "auto" else "spline" if target.size == 1 else "realnvp"
         start = make_flow(name, target.size, **best._asdict(), seed=flow_key)
-        return self._fit(start, name, flow_key, finish, taken)
+        posterior = self._fit(start, name, flow_key, finish, taken)
+        if flow == "auto" and not posterior.verdict.ok:
+            sentence = f"{posterior.steps_taken[-1]}; its weights are not good, so the Gaussian was weighed again"
+            alone = alone or finish(fitted, *posterior.steps_taken[:-1], sentence)
+            return alone if alone.verdict.ok else posterior
+        return posterior
 
     def _fit(
         self, start: AbstractSampler, name: str, key: PRNGKeyArray, finish: Callable[..., Posterior], *taken: str
@@ -100,7 +113,8 @@ class Climb:
         rung = flow_rung(process, start, name, first_key, self.budget, steps=self.settings["steps"] or _STEPS)
         rehearsed()
         posterior = finish(rung, *taken, rung.sentence)
-        if _is_good(posterior) or self.settings["steps"] or rung.failed or self.budget.is_over:
+        good = posterior.verdict.raw_ok and _Look.at(posterior.log_weights).is_good(_FLOW_KHAT)
+        if good or self.settings["steps"] or rung.failed or self.budget.is_over:
             return posterior
         more = flow_rung(process, rung.flow, f"{name}, further", second_key, self.budget, steps=_FURTHER_STEPS)
         history = {k: np.concatenate([rung.history[k], more.history[k]]) for k in rung.history}

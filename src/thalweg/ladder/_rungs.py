@@ -7,7 +7,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
-from thalweg.diagnostics import importance_ess, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
 from thalweg.flows import tail_degrees_of_freedom
@@ -98,18 +97,14 @@ def gaussian_rung(
     return Mode(loc[best], tril[best]), others, Rung(None, result.history, sentence, None)
 
 
-def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n: int = 10_000) -> tuple[float, float]:
-    """(k-hat, effective share) of the importance weights of the flow "gaussian", without compiling it."""
+def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n: int = 10_000) -> np.ndarray | None:
+    """Log importance weights, up to a constant, of the flow "gaussian", without compiling it; None if one is NaN."""
     d, nu = target.size, tail_degrees_of_freedom(target.size)
     z = rng.standard_normal((n, d)) * np.sqrt(nu / rng.chisquare(nu, (n, 1)))
-    # up to a constant, which weights do not mind
     log_q = -0.5 * (nu + d) * np.log1p((z**2).sum(1) / nu)
     log_p = log_density_of_rows(target, gaussian.loc + z @ gaussian.scale_tril.T).astype(float)
     log_weights = log_p - log_q
-    if np.isnan(log_weights).any() or not np.isfinite(log_weights).any():
-        return np.inf, 0.0
-    smoothed = psis(log_weights)
-    return smoothed.khat, importance_ess(smoothed.log_weights) / n
+    return None if np.isnan(log_weights).any() or not np.isfinite(log_weights.max()) else log_weights
 
 
 def flow_process(
