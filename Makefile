@@ -17,7 +17,7 @@ demo: env
 	$(BIN)/thalweg infer examples/eight_schools/model.py --data examples/eight_schools/data.json --out runs/eight_schools
 
 test: env
-	$(BIN)/python -m pytest -q tests --ignore=tests/slow
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests --ignore=tests/slow
 
 slow: env
 	$(BIN)/python -m pytest -q tests/slow
