@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PEERS := .venv/.peers
 
 .PHONY: env demo test slow lint bench
 
@@ -12,6 +13,12 @@ $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[numpyro,dev]'
 	touch $(STAMP)
+
+# torch alone first: asked for together with others, pip may look for builds with CUDA
+$(PEERS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[numpyro,dev,peers]'
+	touch $(PEERS)
 
 demo: env
 	$(BIN)/thalweg infer examples/eight_schools/model.py --data examples/eight_schools/data.json --out runs/eight_schools
@@ -29,5 +36,5 @@ lint: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src lint-imports
 	$(BIN)/python -m pytest -q tests/test_house.py
 
-bench: env
+bench: env $(PEERS)
 	$(BIN)/python -m benchmarks

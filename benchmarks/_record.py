@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+TRIED = Path(__file__).parents[1] / ".benchmarks"
+"""Where a quick run writes; git passes over it."""
+
+_LOAD = os.getloadavg()[0]
+"""Of the last minute: much above 0 says that other jobs ran beside, and that the figures are not worth quoting."""
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(
-        ["git", *words], capture_output=True, text=True, cwd=RESULTS.parent, check=False
-    ).stdout.strip()
+    return subprocess.run(["git", *words], capture_output=True, text=True, cwd=TRIED.parent, check=False).stdout.strip()
 
 
 def _processor() -> str:
@@ -30,18 +33,24 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def write(name: str, packages: list[str], result: dict[str, Any]) -> Path:
-    """One JSON file with the result, printed too."""
+def write(name: str, packages: list[str], result: dict[str, Any], *, quick: bool = False) -> Path:
+    """One JSON file with the result, printed too; a quick one never stands in for a measured one."""
+    folder = TRIED if quick else RESULTS
     record = {
         "name": name,
         "commit": _git("rev-parse", "HEAD"),
-        "clean": not _git("status", "--porcelain", "--", "src", "benchmarks", "examples"),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "clean": not _git("status", "--porcelain", "--", "src", "benchmarks", "examples", ":!benchmarks/results"),
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "load when it began": _LOAD,
+        },
         "versions": {p: importlib.metadata.version(p) for p in packages},
         **result,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(result, indent=1))
     return path
