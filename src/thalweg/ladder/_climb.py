@@ -20,7 +20,7 @@ from thalweg.targets import Target
 
 _N_STARTS = 3
 _STEPS, _FURTHER_STEPS = 500, 2500
-_GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE = 0.3, 0.5, 0.5
+_GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE, _NOTHING_TO_GAIN = 0.3, 0.5, 0.5, 0.95
 """A Gaussian whose weights are this good needs no flow, a flow no further steps."""
 
 
@@ -113,7 +113,9 @@ class Climb:
         rung = flow_rung(process, start, name, first_key, self.budget, steps=self.settings["steps"] or _STEPS)
         rehearsed()
         posterior = finish(rung, *taken, rung.sentence)
-        good = posterior.verdict.raw_ok and _Look.at(posterior.log_weights).is_good(_FLOW_KHAT)
+        look = _Look.at(posterior.log_weights)
+        # further steps could not gain what the draws do not lack
+        good = posterior.verdict.raw_ok and (look.is_good(_FLOW_KHAT) or look.share > _NOTHING_TO_GAIN)
         if good or self.settings["steps"] or rung.failed or self.budget.is_over:
             return posterior
         more = flow_rung(process, rung.flow, f"{name}, further", second_key, self.budget, steps=_FURTHER_STEPS)
