@@ -11,6 +11,7 @@ import pytest
 from bijections_rows import NETWORKS, ROWS, TRANSFORMERS, context_of, point
 from helpers import count_compiles, noised
 from thalweg._core import Skeleton, partition_trainable, precision, read_file, write_file
+from thalweg.bijections import Hyper, Planar
 
 rows = pytest.mark.parametrize("row", ROWS, ids=str)
 TOLERANCE = 1e-8
@@ -111,6 +112,46 @@ def test_jit_vmap_and_plain_agree_and_nothing_is_compiled_twice(row):
     for a, b, c in zip(jitted, plain, batched, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(c, jnp.stack([a, a]), rtol=1e-12, atol=1e-12)
+
+
+@eqx.filter_jit
+def all_methods(moving, rest, x, y, context, *, last, scores):
+    """(outputs of the private methods at batches, the gradient of their sum in the trainable numbers).
+
+    By the batch axis at the end that `_apply` takes, or by vmap over an axis at the front.
+    """
+
+    def apply(f, method, *points):
+        if last:
+            moved = [jnp.moveaxis(p, 0, -1) for p in points]
+            outs = f._apply(method, *moved, context=None if context is None else context.T)
+            return [jnp.moveaxis(o, -1, 0) for o in outs]
+        axes = (*[0] * len(points), None if context is None or context.ndim == 1 else 0)
+        return jax.vmap(getattr(f, method), in_axes=axes)(*points, context)
+
+    def outputs(moving):
+        f = eqx.combine(moving, rest)
+        outs = [*apply(f, "_forward_and_log_det", x), *apply(f, "_inverse_and_log_det", y)]
+        outs += apply(f, "_forward_with_score", x, -x) if scores else []
+        return sum(jnp.sum(o) for o in outs), outs
+
+    return jax.grad(outputs, has_aux=True)(moving)
+
+
+@rows
+def test_a_batch_axis_at_the_end_is_as_vmap(row):
+    f = noised(row.build())
+    if not (f.takes_batches or isinstance(f, Planar | Hyper)):
+        pytest.skip("mapped over by vmap, as the two that are not skipped")
+    x = jnp.stack([point(f.in_shape, seed) for seed in range(3)])
+    one = context_of(f, 0)
+    y = jnp.stack([f.forward(each, one) for each in x])
+    scores = f.in_shape == f.out_shape or not row.constrained
+    moving, rest = partition_trainable(f)
+    for context in (None,) if one is None else (one, jnp.stack([context_of(f, seed) for seed in range(3)])):
+        mine, plain = (all_methods(moving, rest, x, y, context, last=last, scores=scores) for last in (True, False))
+        for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(plain), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
 @eqx.filter_jit

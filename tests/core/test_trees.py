@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import count_compiles
-from thalweg._core import Fixed, Skeleton, all_finite, partition_trainable, stack_modules, trainable, where_tree
+from thalweg._core import Fixed, Skeleton, partition_trainable, stack_modules, trainable
 
 
 class Layer(eqx.Module):
@@ -73,13 +73,3 @@ def test_stacked_modules_have_a_leading_axis():
 def test_unlike_modules_do_not_stack(other):
     with pytest.raises(ValueError, match=r"`layers` must all have the same structure and shapes, .*; use Chain"):
         stack_modules([make(), other])
-
-
-def test_finite_and_where():
-    tree = {"a": jnp.ones(2), "n": jnp.asarray([1, 2]), "s": "text"}
-    assert all_finite(tree) and all_finite({"s": 1})
-    for bad in (jnp.nan, jnp.inf):
-        assert not all_finite({**tree, "b": jnp.asarray([1.0, bad])})
-    chosen = where_tree(jnp.array(False), tree, {"a": jnp.zeros(2), "n": jnp.asarray([3, 4]), "s": "text"})
-    np.testing.assert_array_equal(chosen["a"], [0, 0])
-    np.testing.assert_array_equal(chosen["n"], [3, 4])

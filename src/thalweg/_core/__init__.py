@@ -9,7 +9,7 @@ from thalweg._core._precision import precision, resolve_dtype
 from thalweg._core._random import as_key, from_numpy, key_words, numpy_rng, split_on_host
 from thalweg._core._roots import increasing_root
 from thalweg._core._serialisation import FileError, read_file, register, write_file
-from thalweg._core._trees import Fixed, Skeleton, all_finite, partition_trainable, stack_modules, trainable, where_tree
+from thalweg._core._trees import Fixed, Skeleton, partition_trainable, stack_modules, trainable
 from thalweg._core._types import Array, Bool, Cost, Float, Int, Key, PRNGKeyArray, PyTree, Scalar, Seed, Shape
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Shape",
     "Skeleton",
     "ahead",
-    "all_finite",
     "as_key",
     "check_choice",
     "check_positive_int",
@@ -51,7 +50,6 @@ __all__ = [
     "split_on_host",
     "stack_modules",
     "trainable",
-    "where_tree",
     "write_atomically",
     "write_file",
 ]

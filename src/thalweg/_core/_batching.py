@@ -13,13 +13,20 @@ from thalweg._core._random import from_numpy
 from thalweg._core._types import Array, Shape
 
 
-def over_batch(function: Callable[..., Any], arguments: dict[str, tuple[Array | None, Shape | None]]) -> Any:
+def over_batch(
+    function: Callable[..., Any],
+    arguments: dict[str, tuple[Array | None, Shape | None]],
+    *,
+    takes_batches: bool = False,
+) -> Any:
     """Apply a function of single points to batches of points.
 
     Args:
         function: takes one point per argument, returns a pytree of arrays.
         arguments: name -> (array, shape of one point); the axes before that shape are batch axes and broadcast
             against each other. A shape of None passes the argument through as it is.
+        takes_batches: whether the function also takes, and gives, arrays with one batch axis after a point's own; the
+            first argument then always has it, the others only where they come in batches.
 
     Returns:
         The outputs, with the batch axes leading.
@@ -33,15 +40,16 @@ def over_batch(function: Callable[..., Any], arguments: dict[str, tuple[Array | 
     if batch == ():
         return function(*(a for a, _ in arguments.values()))
     values, axes = [], []
-    for name, (array, shape) in arguments.items():
-        if name not in batched or array is None or shape is None or leading[name] == ():
+    for i, (name, (array, shape)) in enumerate(arguments.items()):
+        shared = name not in batched or (leading[name] == () and not (takes_batches and i == 0))
+        if shared or array is None or shape is None:
             values.append(array)
             axes.append(None)
         else:
             flat = jnp.broadcast_to(array, (*batch, *shape)).reshape(math.prod(batch), *shape)
             values.append(jnp.moveaxis(flat, 0, -1))
             axes.append(-1)
-    out = jax.vmap(function, in_axes=tuple(axes), out_axes=-1)(*values)
+    out = (function if takes_batches else jax.vmap(function, in_axes=tuple(axes), out_axes=-1))(*values)
     return jax.tree.map(lambda o: jnp.moveaxis(o, -1, 0).reshape(*batch, *o.shape[:-1]), out)
 
 

@@ -6,7 +6,6 @@ from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core._checks import check_shape, requirement
@@ -84,8 +83,10 @@ class Skeleton(eqx.Module, Generic[T]):
 
     def _put_together(self, vector: Any, add: Callable[[Array, Any], Array]) -> T:
         leaves, structure = jax.tree.flatten(self.initial, is_leaf=_is_fixed)
-        ends = np.cumsum([math.prod(np.shape(x.value)) for x in leaves])
-        parts = [vector[e - x.value.size : e] for e, x in zip(ends, leaves, strict=True)]
+        sizes = [math.prod(np.shape(x.value)) for x in leaves]
+        # the derivative of a split is one concatenation, that of slices a sum of padded vectors
+        on_host = isinstance(vector, np.ndarray)
+        parts = np.split(vector, np.cumsum(sizes)[:-1]) if on_host else jax.lax.split(vector, sizes)
         moved = [
             add(x.value, p.reshape(x.value.shape).astype(x.value.dtype)) for x, p in zip(leaves, parts, strict=True)
         ]
@@ -110,14 +111,3 @@ def stack_modules(modules: Sequence[T]) -> T:
         raise ValueError(requirement("layers", "all have the same structure and shapes", "different ones", "use Chain"))
     stacked = jax.tree.map(lambda *xs: jax.device_put(np.stack([np.asarray(x) for x in xs])), *arrays)
     return eqx.combine(stacked, statics[0])
-
-
-def all_finite(tree: Any) -> Array:
-    """Whether every floating-point number of `tree` is finite, as a scalar bool array."""
-    leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree) if eqx.is_inexact_array(x)]
-    return jnp.all(jnp.stack(leaves)) if leaves else jnp.array(True)
-
-
-def where_tree(condition: Array, yes: T, no: T) -> T:
-    """`yes` where the scalar `condition` holds, else `no`, leaf by leaf."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b) if eqx.is_array(a) else a, yes, no)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from thalweg._core import Array, Cost, Scalar, Seed, Shape, check_positive_int, register
+from thalweg._core import Array, Cost, Seed, Shape, check_positive_int, register
 from thalweg.bijections._bijection import AbstractBijection
 from thalweg.bijections._networks import MaskedMLP
-from thalweg.bijections._transformers import AbstractTransformer
+from thalweg.bijections._transformers import AbstractTransformer, sum_slopes
 
 _ITERATE_LIMIT = 1e30
 """Iterates of the inverse are clipped here: a wild intermediate guess must not overflow."""
@@ -42,6 +42,7 @@ class Autoregressive(AbstractBijection):
     context_shape: Shape | None = eqx.field(static=True)
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "sweeps"
+    takes_batches: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -63,11 +64,11 @@ class Autoregressive(AbstractBijection):
         """(d,)."""
         return self.in_shape
 
-    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Array]:
         y, log_slope = self.transformer.forward_and_log_slope(x, self.conditioner(x, context))
-        return y, log_slope.sum()
+        return y, sum_slopes(log_slope)
 
-    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Scalar, Array]:
+    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Array, Array]:
         y, log_det = self._forward_and_log_det(x, context)
         frozen, x, context = jax.lax.stop_gradient((self, x, context))
 
@@ -109,7 +110,7 @@ class Autoregressive(AbstractBijection):
         start = (jnp.zeros((), jnp.int32), y, jnp.array(True))
         return jax.lax.while_loop(unfinished, sweep, start)[1]
 
-    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
         def residual(x: Array) -> Array:
             return self._forward_and_log_det(x, context)[0] - y
 
@@ -117,7 +118,12 @@ class Autoregressive(AbstractBijection):
             return self._sweep_until_still(y, context)
 
         def solve_tangent(tangent: Callable[[Array], Array], right: Array) -> Array:
-            return solve_triangular(jax.jacfwd(tangent)(jnp.zeros_like(right)), right, lower=True)
+            # one push a coordinate, all points of a batch at once: (of x, of y, batch)
+            columns = right.reshape(len(right), -1)
+            units = jnp.broadcast_to(jnp.eye(len(right), dtype=right.dtype)[..., None], (len(right), *columns.shape))
+            slopes = jax.vmap(tangent)(units.reshape(-1, *right.shape)).reshape(units.shape)
+            solved = solve_triangular(jnp.moveaxis(slopes, -1, 0), columns.T[..., None], trans=1)
+            return solved[..., 0].T.reshape(right.shape)
 
         x = jax.lax.custom_root(residual, jax.lax.stop_gradient(y), solve, solve_tangent)
         return x, -self._forward_and_log_det(x, context)[1]

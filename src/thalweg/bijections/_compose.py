@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from thalweg._core import Array, Cost, Scalar, Shape, register, requirement, stack_modules
+from thalweg._core import Array, Cost, Shape, register, requirement, stack_modules
 from thalweg.bijections._bijection import AbstractBijection
 
 _BY_EFFORT: dict[Cost, int] = {"direct": 0, "root": 1, "sweeps": 2}
@@ -27,8 +27,9 @@ def merge_context_shapes(shapes: Sequence[Shape | None]) -> Shape | None:
     return wanted.pop() if wanted else None
 
 
-def _pass_context(bijection: AbstractBijection, context: Array | None) -> Array | None:
-    return None if bijection.context_shape is None else context
+def _zeros(point: Array, shape: Shape) -> Array:
+    """A log-determinant of 0 for each point of a batch that comes after `shape`."""
+    return jnp.zeros(point.shape[len(shape) :], point.dtype)
 
 
 @register
@@ -45,6 +46,7 @@ class Chain(AbstractBijection):
     """
 
     bijections: tuple[AbstractBijection, ...]
+    takes_batches: ClassVar[bool] = True
 
     def __init__(self, bijections: Sequence[AbstractBijection]) -> None:
         self.bijections = tuple(bijections)
@@ -81,24 +83,24 @@ class Chain(AbstractBijection):
         """The dearest part's."""
         return max((b.inverse_cost for b in self.bijections), key=_BY_EFFORT.__getitem__)
 
-    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Scalar, Array]:
-        total = jnp.zeros((), x.dtype)
+    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Array, Array]:
+        total = _zeros(x, self.in_shape)
         for b in self.bijections:
-            x, log_det, score = b._forward_with_score(x, score, _pass_context(b, context))
+            x, log_det, score = b._apply("_forward_with_score", x, score, context=context)
             total = total + log_det
         return x, total, score
 
-    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
-        total = jnp.zeros((), x.dtype)
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+        total = _zeros(x, self.in_shape)
         for b in self.bijections:
-            x, log_det = b._forward_and_log_det(x, _pass_context(b, context))
+            x, log_det = b._apply("_forward_and_log_det", x, context=context)
             total = total + log_det
         return x, total
 
-    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
-        total = jnp.zeros((), y.dtype)
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
+        total = _zeros(y, self.out_shape)
         for b in reversed(self.bijections):
-            y, log_det = b._inverse_and_log_det(y, _pass_context(b, context))
+            y, log_det = b._apply("_inverse_and_log_det", y, context=context)
             total = total + log_det
         return y, total
 
@@ -117,6 +119,7 @@ class Scan(AbstractBijection):
 
     layer: AbstractBijection
     n_layers: int = eqx.field(static=True)
+    takes_batches: ClassVar[bool] = True
 
     def __init__(self, layers: Sequence[AbstractBijection]) -> None:
         self.layer = stack_modules(layers)
@@ -156,7 +159,8 @@ class Scan(AbstractBijection):
 
         def step(carry: tuple[Array, ...], leaves: AbstractBijection) -> tuple[tuple[Array, ...], None]:
             point, total, *rest = carry
-            point, log_det, *rest = getattr(eqx.combine(leaves, static), method)(point, *rest, context)
+            layer = eqx.combine(leaves, static)
+            point, log_det, *rest = layer._apply(method, point, *rest, context=context)
             return (point, total + log_det, *rest), None
 
         # A layer's inner numbers are computed again in the backward pass: on a CPU, storing them for all layers costs
@@ -164,14 +168,14 @@ class Scan(AbstractBijection):
         step = jax.checkpoint(step, prevent_cse=False)
         return jax.lax.scan(step, carry, arrays, length=self.n_layers, reverse=inverse)[0]
 
-    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
-        return self._run("_forward_and_log_det", (x, jnp.zeros((), x.dtype)), context)
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+        return self._run("_forward_and_log_det", (x, _zeros(x, self.in_shape)), context)
 
-    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
-        return self._run("_inverse_and_log_det", (y, jnp.zeros((), y.dtype)), context, inverse=True)
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
+        return self._run("_inverse_and_log_det", (y, _zeros(y, self.in_shape)), context, inverse=True)
 
-    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Scalar, Array]:
-        return self._run("_forward_with_score", (x, jnp.zeros((), x.dtype), score), context)
+    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Array, Array]:
+        return self._run("_forward_with_score", (x, _zeros(x, self.in_shape), score), context)
 
 
 @register
@@ -187,6 +191,7 @@ class Identity(AbstractBijection):
     context_shape: Shape | None = eqx.field(static=True)
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
+    takes_batches: ClassVar[bool] = True
 
     def __init__(self, shape: Shape, context_shape: Shape | None = None) -> None:
         self.in_shape, self.context_shape = shape, context_shape
@@ -196,11 +201,11 @@ class Identity(AbstractBijection):
         """As `in_shape`."""
         return self.in_shape
 
-    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
-        return x, jnp.zeros((), x.dtype)
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+        return x, _zeros(x, self.in_shape)
 
-    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
-        return y, jnp.zeros((), y.dtype)
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
+        return y, _zeros(y, self.in_shape)
 
 
 @register
@@ -226,10 +231,10 @@ class Reshape(AbstractBijection):
             raise ValueError(requirement("out_shape", f"have as many elements as {in_shape}", out_shape))
         self.in_shape, self.out_shape = in_shape, out_shape
 
-    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Array]:
         return x.reshape(self.out_shape), jnp.zeros((), x.dtype)
 
-    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
         return y.reshape(self.in_shape), jnp.zeros((), y.dtype)
 
 
@@ -265,13 +270,13 @@ class Squeeze(AbstractBijection):
         h, w, c = self.in_shape
         return h // self.factor, w // self.factor, self.factor**2 * c
 
-    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Array]:
         h, w, c = self.in_shape
         f = self.factor
         blocks = x.reshape(h // f, f, w // f, f, c).transpose(0, 2, 1, 3, 4)
         return blocks.reshape(self.out_shape), jnp.zeros((), x.dtype)
 
-    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
         h, w, c = self.in_shape
         f = self.factor
         blocks = y.reshape(h // f, w // f, f, f, c).transpose(0, 2, 1, 3, 4)
@@ -318,10 +323,10 @@ class Vmap(AbstractBijection):
         """The bijection's."""
         return self.bijection.inverse_cost
 
-    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Array]:
         y, log_det = jax.vmap(self.bijection._forward_and_log_det, in_axes=(0, None))(x, context)
         return y, log_det.sum()
 
-    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
         x, log_det = jax.vmap(self.bijection._inverse_and_log_det, in_axes=(0, None))(y, context)
         return x, log_det.sum()

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from thalweg._core import Array, Cost, Scalar, Seed, Shape, check_positive_int, register
+from thalweg._core import Array, Cost, Seed, Shape, check_positive_int, register
 from thalweg.bijections._bijection import AbstractBijection
-from thalweg.bijections._networks import MLP
-from thalweg.bijections._transformers import AbstractTransformer
+from thalweg.bijections._networks import MLP, join_context
+from thalweg.bijections._transformers import AbstractTransformer, sum_slopes
 
 
 @register
@@ -37,6 +37,7 @@ class Coupling(AbstractBijection):
     swap: bool = eqx.field(static=True)
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
+    takes_batches: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -68,29 +69,31 @@ class Coupling(AbstractBijection):
         return jnp.concatenate([moved, kept] if self.swap else [kept, moved])
 
     def _params(self, kept: Array, context: Array | None) -> Array:
-        seen = kept if context is None else jnp.concatenate([kept, context])
-        return self.conditioner(seen).reshape(self.transformer.n_params, self.in_shape[0] - kept.shape[0])
+        params = self.conditioner(join_context(kept, context))
+        return params.reshape(self.transformer.n_params, self.in_shape[0] - kept.shape[0], *kept.shape[1:])
 
-    def _run(self, point: Array, context: Array | None, *, inverse: bool) -> tuple[Array, Scalar]:
+    def _run(self, point: Array, context: Array | None, *, inverse: bool) -> tuple[Array, Array]:
         kept, moved = self._split(point)
         params = self._params(kept, context)
         method = self.transformer.inverse_and_log_slope if inverse else self.transformer.forward_and_log_slope
         moved, log_slope = method(moved, params)
-        return self._join(kept, moved), log_slope.sum()
+        return self._join(kept, moved), sum_slopes(log_slope)
 
-    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Scalar, Array]:
+    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Array, Array]:
         kept, moved = self._split(x)
         kept_score, moved_score = self._split(score)
         params, pull_network = jax.vjp(lambda seen: self._params(seen, context), kept)
+        one = jnp.ones_like(moved)
+        # d log-slope / dx by a push, so that a single pull through the map's parameters is enough
+        _, (_, moved_change) = jax.jvp(lambda m: self.transformer.forward_and_log_slope(m, params), (moved,), (one,))
         (moved, log_slope), pull = jax.vjp(self.transformer.forward_and_log_slope, moved, params)
-        moved_change, params_change = pull((jnp.zeros_like(moved), jnp.ones_like(moved)))
         moved_score = (moved_score - moved_change) * jnp.exp(-log_slope)
-        (change,) = pull_network(params_change + pull((moved_score, jnp.zeros_like(moved)))[1])
+        (change,) = pull_network(pull((moved_score, one))[1])
         score = jax.lax.stop_gradient(self._join(kept_score - change, moved_score))
-        return self._join(kept, moved), log_slope.sum(), score
+        return self._join(kept, moved), sum_slopes(log_slope), score
 
-    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Array]:
         return self._run(x, context, inverse=False)
 
-    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
         return self._run(y, context, inverse=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from thalweg._core import Array, Cost, Scalar, Shape, check_positive_int, from_numpy, register, requirement
 from thalweg.bijections._bijection import AbstractBijection
-from thalweg.bijections._transformers import AbstractTransformer
+from thalweg.bijections._transformers import AbstractTransformer, sum_slopes
 
 _LOG_LIMIT = 60.0
 _LEAST_SD = 1e-6
@@ -42,11 +42,11 @@ class Elementwise(AbstractBijection):
 
     def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
         y, log_slope = self.transformer.forward_and_log_slope(x, self.params)
-        return y, log_slope.sum()
+        return y, sum_slopes(log_slope)
 
     def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
         x, log_slope = self.transformer.inverse_and_log_slope(y, self.params)
-        return x, log_slope.sum()
+        return x, sum_slopes(log_slope)
 
 
 @register

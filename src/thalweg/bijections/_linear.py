@@ -172,6 +172,7 @@ class Permutation(AbstractBijection):
     context_shape: ClassVar[Shape | None] = None
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
+    takes_batches: ClassVar[bool] = True
 
     def __init__(self, permutation: Any) -> None:
         order = np.asarray(permutation)
@@ -186,14 +187,14 @@ class Permutation(AbstractBijection):
         """(d,)."""
         return self.in_shape
 
-    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
-        return x[self.permutation], jnp.zeros((), x.dtype)
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+        return x[self.permutation], jnp.zeros(x.shape[1:], x.dtype)
 
-    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Scalar, Array]:
-        return x[self.permutation], jnp.zeros((), x.dtype), score[self.permutation]
+    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Array, Array]:
+        return x[self.permutation], jnp.zeros(x.shape[1:], x.dtype), score[self.permutation]
 
-    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
-        return y[self.back], jnp.zeros((), y.dtype)
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
+        return y[self.back], jnp.zeros(y.shape[1:], y.dtype)
 
 
 def random_permutation(size: int, seed: Seed = 0) -> Permutation:

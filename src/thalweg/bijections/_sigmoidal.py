@@ -47,15 +47,15 @@ class SigmoidalTransformer(AbstractTransformer):
         return 3 * self.units
 
     def _units(self, params: Array) -> tuple[Array, Array, Array]:
-        """(log w, a, b), each (units, d)."""
+        """(log w, a, b), each (units, *point)."""
         k = self.units
-        gain = jnp.asarray(np.linspace(-2, 2, k) + 0.5 / k, params.dtype)[:, None]
+        gain = jnp.asarray(np.linspace(-2, 2, k) + 0.5 / k, params.dtype).reshape(k, *[1] * (params.ndim - 1))
         shift = math.log(math.expm1(1 - _LEAST_SLOPE))
         weights, slopes, shifts = (_LARGEST * jnp.tanh(p * gain / _LARGEST) for p in jnp.split(params, 3))
         return jax.nn.log_softmax(weights, axis=0), _LEAST_SLOPE + jax.nn.softplus(slopes + shift), shifts
 
     def _curve(self, x: Array, units: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        """(y, log slope) without the straight lines; x (d,), or () with units (k,)."""
+        """(y, log slope) without the straight lines; x of any shape, units (k, *shape)."""
         log_w, a, b = units
         pre = a * x[None] + b
         below, above = jax.nn.log_sigmoid(pre), jax.nn.log_sigmoid(-pre)
@@ -81,7 +81,8 @@ class SigmoidalTransformer(AbstractTransformer):
             limit = jnp.full_like(y, _FURTHEST)
             return increasing_root(lambda x: self._curve(x, units)[0] - y, -limit, limit)
 
-        x = jax.vmap(root, in_axes=(0, 1))(inside, units)
+        flat = jax.tree.map(lambda a: a.reshape(self.units, -1), units)
+        x = jax.vmap(root, in_axes=(0, 1))(inside.reshape(-1), flat).reshape(y.shape)
         _, log_slope = self._curve(x, units)
         beyond = (y - inside) * jnp.exp(-jnp.where(y > high, high_slope, low_slope))
         return x + beyond, -log_slope

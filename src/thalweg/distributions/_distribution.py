@@ -1,7 +1,8 @@
 """The two contracts: exact distributions, and auxiliary ones whose density is only bounded."""
 
 import abc
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -42,8 +43,11 @@ class AbstractSampler(eqx.Module):
     Attributes:
         shape: of one point.
         context_shape: of the vector the distribution is conditioned on, or None.
+        takes_batches: whether the private methods take batches too, as `AbstractBijection.takes_batches` has it, with n
+            keys for one.
     """
 
+    takes_batches: ClassVar[bool] = False
     shape: eqx.AbstractVar[Shape]
     context_shape: eqx.AbstractVar[Shape | None]
 
@@ -71,7 +75,7 @@ class AbstractSampler(eqx.Module):
             shape: how many draws (an int, or axes).
             context: a batch of contexts, each of `context_shape`.
         """
-        return self._draw(self._sample, seed, shape, context)
+        return self._draw("_sample", seed, shape, context)
 
     def sample_and_log_q(
         self, seed: Seed, shape: int | Shape = (), context: Float[Array, "..."] | None = None
@@ -80,7 +84,7 @@ class AbstractSampler(eqx.Module):
 
         For an exact distribution that is its log density; for an auxiliary one log q(z, u) - log r(u | z).
         """
-        return self._draw(self._sample_and_log_q, seed, shape, context)
+        return self._draw("_sample_and_log_q", seed, shape, context)
 
     def sample_and_path_log_q(
         self, seed: Seed, shape: int | Shape = (), context: Float[Array, "..."] | None = None
@@ -90,18 +94,26 @@ class AbstractSampler(eqx.Module):
         The score it leaves out has mean zero; without it the gradient of the ELBO has no variance where q is exact.
         Source: Roeder et al. 2017 ("sticking the landing"); Vaitl et al. 2022.
         """
-        return self._draw(self._sample_and_path_log_q, seed, shape, context)
+        return self._draw("_sample_and_path_log_q", seed, shape, context)
 
-    def _draw(self, function, seed: Seed, shape: int | Shape, context: Array | None):  # noqa: ANN001, ANN202
+    def _draw(self, method: str | Callable[..., Any], seed: Seed, shape: int | Shape, context: Array | None) -> Any:
+        """Draws by a private method (its name), or by another function of one key and one context."""
         self._check_context(context)
+        named = isinstance(method, str)
+        function = getattr(self, method) if isinstance(method, str) else method
+
+        def over(keys: Array) -> Any:
+            arguments = {"key": (keys, ()), "context": (context, self.context_shape)}
+            return over_batch(function, arguments, takes_batches=named and self.takes_batches)
+
         axes = (check_positive_int("shape", shape),) if isinstance(shape, int) else tuple(shape)
         keys = as_key(seed)
         if keys.shape:
-            return over_batch(function, {"key": (keys, ()), "context": (context, self.context_shape)})
+            return over(keys)
         if context is not None and self.context_shape is not None:
             axes = (*axes, *context.shape[: context.ndim - len(self.context_shape)])
         keys = jax.random.split(keys, axes) if axes else keys
-        return over_batch(function, {"key": (keys, ()), "context": (context, self.context_shape)})
+        return over(keys)
 
 
 class AbstractDistribution(AbstractSampler):
@@ -124,7 +136,8 @@ class AbstractDistribution(AbstractSampler):
             ValueError: if the last axes of `x` are not `shape`, or the context is missing or unexpected.
         """
         self._check_context(context)
-        return over_batch(self._log_prob, {"x": (x, self.shape), "context": (context, self.context_shape)})
+        arguments = {"x": (x, self.shape), "context": (context, self.context_shape)}
+        return over_batch(self._log_prob, arguments, takes_batches=self.takes_batches)
 
     def sample_and_log_prob(
         self, seed: Seed, shape: int | Shape = (), context: Float[Array, "..."] | None = None

@@ -1,8 +1,12 @@
 """A base distribution pushed through a bijection: a flow."""
 
-import jax
+from functools import partial
+from typing import Any, ClassVar
 
-from thalweg._core import Array, PRNGKeyArray, Scalar, Shape, register, requirement
+import jax
+import jax.numpy as jnp
+
+from thalweg._core import Array, Shape, register, requirement
 from thalweg.bijections import AbstractBijection
 from thalweg.distributions._distribution import AbstractDistribution
 
@@ -21,6 +25,7 @@ class Transformed(AbstractDistribution):
 
     base: AbstractDistribution
     bijection: AbstractBijection
+    takes_batches: ClassVar[bool] = True
 
     def __init__(self, base: AbstractDistribution, bijection: AbstractBijection) -> None:
         self.base, self.bijection = base, bijection
@@ -41,22 +46,29 @@ class Transformed(AbstractDistribution):
         """The bijection's."""
         return self.bijection.context_shape
 
-    def _sample(self, key: PRNGKeyArray, context: Array | None) -> Array:
-        return self.bijection._forward_and_log_det(self.base._sample(key, None), context)[0]
+    def _base(self, method: str, argument: Array, *, batched: bool) -> Any:
+        function = partial(getattr(self.base, method), context=None)
+        return jax.vmap(function, in_axes=-1, out_axes=-1)(argument) if batched else function(argument)
 
-    def _sample_and_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
-        z, log_base = self.base._sample_and_log_q(key, None)
-        x, log_det = self.bijection._forward_and_log_det(z, context)
+    def _sample(self, key: Array, context: Array | None) -> Array:
+        z = self._base("_sample", key, batched=key.ndim > 0)
+        return self.bijection._apply("_forward_and_log_det", z, context=context)[0]
+
+    def _sample_and_log_q(self, key: Array, context: Array | None) -> tuple[Array, Array]:
+        z, log_base = self._base("_sample_and_log_q", key, batched=key.ndim > 0)
+        x, log_det = self.bijection._apply("_forward_and_log_det", z, context=context)
         return x, log_base - log_det
 
-    def _sample_and_path_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
+    def _sample_and_path_log_q(self, key: Array, context: Array | None) -> tuple[Array, Array]:
         # the score is pushed along with the draw, so that nothing is inverted
-        z = self.base._sample(key, None)
         frozen = jax.lax.stop_gradient
-        log_base, score = jax.value_and_grad(frozen(self.base)._log_prob)(frozen(z), None)
-        x, log_det, score = self.bijection._forward_with_score(z, score, context)
-        return x, frozen(log_base - log_det) + (score * (x - frozen(x))).sum()
+        z = self._base("_sample", key, batched=key.ndim > 0)
+        log_base, pull = jax.vjp(lambda z: frozen(self)._base("_log_prob", z, batched=key.ndim > 0), frozen(z))
+        (score,) = pull(jnp.ones_like(log_base))
+        x, log_det, score = self.bijection._apply("_forward_with_score", z, score, context=context)
+        along = score * (x - frozen(x))
+        return x, frozen(log_base - log_det) + along.sum(axis=tuple(range(len(self.shape))))
 
-    def _log_prob(self, x: Array, context: Array | None) -> Scalar:
-        z, log_det = self.bijection._inverse_and_log_det(x, context)
-        return self.base._log_prob(z, None) + log_det
+    def _log_prob(self, x: Array, context: Array | None) -> Array:
+        z, log_det = self.bijection._apply("_inverse_and_log_det", x, context=context)
+        return self._base("_log_prob", z, batched=x.ndim > len(self.shape)) + log_det

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, Float, PRNGKeyArray, Scalar, Skeleton, all_finite, where_tree
+from thalweg._core import Array, Float, PRNGKeyArray, Scalar, Skeleton
 from thalweg.fit._optimiser import init_optimiser, optimiser_step
 from thalweg.objectives import AbstractObjective
 from thalweg.run import AbstractJittedProcess, Status
@@ -119,13 +119,12 @@ class Fit(AbstractJittedProcess[FitState]):
             return self.objective.at(index)(state.skeleton(vector), key, self.batch)
 
         (loss, aux), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.vector)
-        good = jnp.isfinite(loss) & all_finite(gradient)
-        gradient = jnp.where(good, gradient, 0)
-        new, optimiser = optimiser_step(gradient, state.optimiser, state.vector, self._rate(state, index))
+        rate = self._rate(state, index)
+        vector, optimiser, good = optimiser_step(gradient, state.optimiser, state.vector, rate, jnp.isfinite(loss))
         bad = (~good).astype(jnp.int32)
         state = state._replace(
-            vector=jnp.where(good, new, state.vector),
-            optimiser=where_tree(good, optimiser, state.optimiser),
+            vector=vector,
+            optimiser=optimiser,
             n_bad=state.n_bad + bad,
             bad_run=(state.bad_run + bad) * bad,
         )
