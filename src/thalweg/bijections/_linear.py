@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
@@ -83,6 +84,7 @@ class TriangularAffine(AbstractBijection):
     context_shape: ClassVar[Shape | None] = None
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
+    takes_batches: ClassVar[bool] = True
 
     def __init__(self, loc: Any, scale_tril: Any) -> None:
         self.loc = _floats(loc)
@@ -104,12 +106,23 @@ class TriangularAffine(AbstractBijection):
         """L."""
         return jnp.tril(self.strictly_lower, -1) + jnp.diag(_exp(self.log_diagonal))
 
-    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
-        return self.loc + self.scale_tril @ x, _sum_logs(self.log_diagonal)
+    def _parts(self, point: Array) -> tuple[Array, Array, Array]:
+        """(mu, L, log-determinant), mu and the log-determinant fit for the point's batch axis."""
+        log_det = jnp.broadcast_to(_sum_logs(self.log_diagonal), point.shape[1:])
+        return self.loc.reshape(-1, *[1] * (point.ndim - 1)), self.scale_tril, log_det
 
-    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
-        x = solve_triangular(self.scale_tril, y - self.loc, lower=True)
-        return x, -_sum_logs(self.log_diagonal)
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+        loc, scale_tril, log_det = self._parts(x)
+        return loc + scale_tril @ x, log_det
+
+    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Array, Array]:
+        y, log_det = self._forward_and_log_det(x, context)
+        scale_tril = jax.lax.stop_gradient(self.scale_tril)
+        return y, log_det, solve_triangular(scale_tril, score, trans=1, lower=True)
+
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
+        loc, scale_tril, log_det = self._parts(y)
+        return solve_triangular(scale_tril, y - loc, lower=True), -log_det
 
 
 @register
