@@ -27,14 +27,16 @@ def _layers(strength):
 
     from thalweg.bijections import AffineTransformer, Autoregressive
 
+    def last_layer(layer):
+        return layer.conditioner.weights[-1], layer.conditioner.biases[-1]
+
     rng = np.random.default_rng(0)
     layers = []
     for i in range(LAYERS):
         layer = Autoregressive(D, AffineTransformer(), width=WIDTH, seed=i)
         last = rng.standard_normal(layer.conditioner.weights[-1].shape) * strength / np.sqrt(WIDTH)
         bias = 0.3 * rng.standard_normal(layer.conditioner.biases[-1].shape)
-        where = lambda m: (m.conditioner.weights[-1], m.conditioner.biases[-1])  # noqa: E731
-        layers.append(eqx.tree_at(where, layer, (jnp.asarray(last, "float32"), jnp.asarray(bias, "float32"))))
+        layers.append(eqx.tree_at(last_layer, layer, (jnp.asarray(last, "float32"), jnp.asarray(bias, "float32"))))
     return layers
 
 

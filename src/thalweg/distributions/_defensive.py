@@ -1,6 +1,7 @@
 """Draws for importance weights: a flow's, a few of them thrown wide, so that weights stay bounded in the tails."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -57,11 +58,12 @@ def defensive_draws(flow: AbstractSampler, key: PRNGKeyArray, n: int, share: Any
     directions = _directions(flow)
 
     def one(key: PRNGKeyArray) -> tuple[Array, Scalar, Scalar]:
-        z, log_proposal, log_base = _draw_base(base, directions, key, share)
-        x, log_det = flow.bijection.forward_and_log_det(z)
-        return x, log_proposal - log_det, log_base - log_det
+        return _draw_base(base, directions, key, share)
 
-    return DefensiveDraws(*over_batch(one, {"key": (keys, ())}))
+    z, log_proposal, log_base = over_batch(one, {"key": (keys, ())})
+    forward = partial(flow.bijection._apply, "_forward_and_log_det", context=None)
+    x, log_det = over_batch(forward, {"x": (z, base.shape)}, takes_batches=True)
+    return DefensiveDraws(x, log_proposal - log_det, log_base - log_det)
 
 
 def _directions(flow: Transformed) -> Array:

@@ -75,7 +75,7 @@ class AbstractSampler(eqx.Module):
             shape: how many draws (an int, or axes).
             context: a batch of contexts, each of `context_shape`.
         """
-        return self._draw("_sample", seed, shape, context)
+        return self._draw(self._sample, seed, shape, context, takes_batches=self.takes_batches)
 
     def sample_and_log_q(
         self, seed: Seed, shape: int | Shape = (), context: Float[Array, "..."] | None = None
@@ -84,7 +84,7 @@ class AbstractSampler(eqx.Module):
 
         For an exact distribution that is its log density; for an auxiliary one log q(z, u) - log r(u | z).
         """
-        return self._draw("_sample_and_log_q", seed, shape, context)
+        return self._draw(self._sample_and_log_q, seed, shape, context, takes_batches=self.takes_batches)
 
     def sample_and_path_log_q(
         self, seed: Seed, shape: int | Shape = (), context: Float[Array, "..."] | None = None
@@ -94,26 +94,27 @@ class AbstractSampler(eqx.Module):
         The score it leaves out has mean zero; without it the gradient of the ELBO has no variance where q is exact.
         Source: Roeder et al. 2017 ("sticking the landing"); Vaitl et al. 2022.
         """
-        return self._draw("_sample_and_path_log_q", seed, shape, context)
+        return self._draw(self._sample_and_path_log_q, seed, shape, context, takes_batches=self.takes_batches)
 
-    def _draw(self, method: str | Callable[..., Any], seed: Seed, shape: int | Shape, context: Array | None) -> Any:
-        """Draws by a private method (its name), or by another function of one key and one context."""
+    def _draw(
+        self,
+        function: Callable[..., Any],
+        seed: Seed,
+        shape: int | Shape,
+        context: Array | None,
+        *,
+        takes_batches: bool = False,
+    ) -> Any:
+        """What a function of one key and one context gives, over keys and contexts."""
         self._check_context(context)
-        named = isinstance(method, str)
-        function = getattr(self, method) if isinstance(method, str) else method
-
-        def over(keys: Array) -> Any:
-            arguments = {"key": (keys, ()), "context": (context, self.context_shape)}
-            return over_batch(function, arguments, takes_batches=named and self.takes_batches)
-
-        axes = (check_positive_int("shape", shape),) if isinstance(shape, int) else tuple(shape)
         keys = as_key(seed)
-        if keys.shape:
-            return over(keys)
-        if context is not None and self.context_shape is not None:
-            axes = (*axes, *context.shape[: context.ndim - len(self.context_shape)])
-        keys = jax.random.split(keys, axes) if axes else keys
-        return over(keys)
+        if not keys.shape:
+            axes = (check_positive_int("shape", shape),) if isinstance(shape, int) else tuple(shape)
+            if context is not None and self.context_shape is not None:
+                axes = (*axes, *context.shape[: context.ndim - len(self.context_shape)])
+            keys = jax.random.split(keys, axes) if axes else keys
+        arguments = {"key": (keys, ()), "context": (context, self.context_shape)}
+        return over_batch(function, arguments, takes_batches=takes_batches)
 
 
 class AbstractDistribution(AbstractSampler):

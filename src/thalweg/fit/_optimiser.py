@@ -44,7 +44,7 @@ def optimiser_step(
     good = good & jnp.isfinite(norm)
     limit = jnp.where(state.usual > 0, _SPIKE * state.usual, norm)
     clipped = jnp.minimum(norm, limit)
-    # a norm of 0 makes 0 / 0, which the minimum with 1 must not see
+    # where the norm is 0, so is the gradient: not 0 / 0
     gradient = jnp.where(good, gradient * (clipped / jnp.where(norm > 0, norm, 1)), 0)
     usual = jnp.where(state.usual > 0, _MEMORY * state.usual + (1 - _MEMORY) * clipped, clipped)
     # Optax mixes ints and floats, which a user's strict setting would refuse

@@ -25,7 +25,8 @@ def missed_mass(flow: AbstractSampler, target: Target, weighed: WeighedDraws, ke
     they have found a part of p that q lacks. 16 rounds of Hamiltonian Monte Carlo with 4 steps in the draws' own
     metric, step sizes log-uniform in [0.01, 1] so that narrow and wide directions both have theirs; 800 chains, and up
     to 4000 while more than 1 in 1000 is lost. On bananas of which a flow left out 10 to 30 %, 6 to 40 chains in 1000
-    were lost; on flows with the right evidence, less than 1. What lies beyond a gap stays unseen.
+    were lost; on flows with the right evidence, less than 1. An end of a ridge that holds 3 % was found
+    at two of three seeds; what lies beyond a gap stays unseen.
     """
     if isinstance(flow, AbstractAuxiliaryDistribution):
         return None  # its density is only bounded
@@ -35,16 +36,16 @@ def missed_mass(flow: AbstractSampler, target: Target, weighed: WeighedDraws, ke
     share = share / share.sum()
     u = np.asarray(weighed.u, float)
     metric, mean = _metric(u, share), log_mean_exp(log_w).value
+    before = np.asarray(weighed.log_p, float) - np.asarray(weighed.log_q, float) - mean
     lost, rate, highest, farthest = 0, 0.0, -np.inf, u[0]
     for looks in range(1, _MOST_LOOKS + 1):
-        start = u[rng.choice(len(u), _CHAINS, p=share)]
-        moved = _leapfrog_chains(target, start, metric, rng)
+        chosen = rng.choice(len(u), _CHAINS, p=share)
+        moved = _leapfrog_chains(target, u[chosen], metric, rng)
         if moved is None:
             return None
-        (first, first_log_p), (x, log_p) = moved
+        x, log_p = moved
         excess = log_p - np.asarray(score(flow, x.astype(dtype)), float) - mean
-        before = first_log_p - np.asarray(score(flow, first.astype(dtype)), float) - mean
-        lost += int(np.sum(excess > _TOO_HIGH)) - int(np.sum(before > _TOO_HIGH))
+        lost += int(np.sum(excess > _TOO_HIGH)) - int(np.sum(before[chosen] > _TOO_HIGH))
         if excess.max() > highest:
             highest, farthest = excess.max(), x[np.argmax(excess)]
         rate = lost / (looks * _CHAINS)
@@ -70,8 +71,8 @@ def _metric(u: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 def _leapfrog_chains(
     target: Target, x: np.ndarray, metric: np.ndarray, rng: np.random.Generator
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
-    """(points, log p) before and after the rounds; None where the log density cannot be followed."""
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(points, log p) after the rounds; None where the log density cannot be followed."""
 
     def look(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log_p, gradient = value_and_score_of_rows(target, x.astype(jnp.result_type(float)))
@@ -81,7 +82,6 @@ def _leapfrog_chains(
         log_p, slope = look(x)
         if not (np.isfinite(log_p).all() and np.isfinite(slope).all()):
             return None
-        first = x, log_p
         for _ in range(_ROUNDS):
             step = 10 ** rng.uniform(-2, 0, (len(x), 1))
             start = rng.standard_normal(x.shape)
@@ -95,4 +95,4 @@ def _leapfrog_chains(
             taken = (np.log(rng.random(len(x))) < gain) & np.isfinite(new_slope).all(1)
             x, slope = np.where(taken[:, None], new, x), np.where(taken[:, None], new_slope, slope)
             log_p = np.where(taken, new_log_p, log_p)
-    return first, (x, log_p)
+    return x, log_p

@@ -1,0 +1,49 @@
+"""Chains of the target leave a distribution that lacks a known part of it, and no other."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy.stats import norm
+
+import thalweg as tw
+from thalweg.distributions import AbstractDistribution
+from thalweg.posterior._draws import WeighedDraws
+from thalweg.posterior._leak import missed_mass
+
+
+def log_ridge(u):
+    """A banana, x ~ N(0, 3^2), y ~ N(x^2, 1)."""
+    return norm.logpdf(u[0], 0.0, 3.0) + norm.logpdf(u[1], u[0] ** 2, 1.0)
+
+
+class Part(AbstractDistribution):
+    """The ridge where x lies below its quantile of order `share`."""
+
+    share: float = eqx.field(static=True)
+    shape = (2,)
+    context_shape = None
+
+    def _sample_and_log_q(self, key, context):
+        own, other = jax.random.split(key)
+        x = 3.0 * norm.ppf(self.share * jax.random.uniform(own, minval=1e-9))
+        u = jnp.stack([x, x**2 + jax.random.normal(other)])
+        return u, self._log_prob(u, context)
+
+    def _log_prob(self, u, context):
+        return jnp.where(norm.cdf(u[0] / 3.0) <= self.share, log_ridge(u) - np.log(self.share), -jnp.inf)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("share", "found"), [(1.0, False), (0.9, True), (0.7, True)])
+def test_a_part_that_is_left_out_is_found(share, found, seed):
+    target = tw.from_function(lambda p: log_ridge(jnp.stack([p["x"], p["y"]])), {"x": tw.real(), "y": tw.real()})
+    part = Part(share)
+    u, log_q = part.sample_and_log_q(seed, 10_000)
+    log_p = np.asarray(jax.vmap(log_ridge)(u))
+    # every weight is the same: nothing in the draws tells of the part that is left out
+    np.testing.assert_allclose(log_p - log_q, np.log(share), atol=1e-9)
+    draws = WeighedDraws(np.asarray(u), np.asarray(log_q), np.asarray(log_q), log_p)
+    sentence = missed_mass(part, target, draws, jax.random.key(seed))
+    assert ("leave the flow" in (sentence or "")) == found, sentence
