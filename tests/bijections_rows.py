@@ -124,7 +124,7 @@ ROWS = [
     Row("Vmap", lambda: Vmap(Radial(4), 2), identity=True),
     Row("Vmap", lambda: Vmap(Coupling(2, AffineTransformer(), context_size=3, **SMALL), 2), "context", identity=True),
     Row("Invert", lambda: Invert(Planar(4)), "root", identity=True),
-    Row("Invert", lambda: Invert(Autoregressive(4, AffineTransformer(), **SMALL)), "sweeps", identity=True),
+    Row("Invert", lambda: Invert(Autoregressive(4, AffineTransformer(), **SMALL)), "sequential", identity=True),
     Row("Chain", lambda: Chain([Reshape((2, 2), (4,)), Planar(4), LU(4), Radial(4)])),
     Row("Chain", lambda: Chain([LU(4), Coupling(4, AffineTransformer(), context_size=3, **SMALL)]), "context", True),
     Row("Scan", lambda: Scan([_layer(s) for s in range(3)])),

@@ -13,7 +13,7 @@ Scalar = Float[Array, ""]
 Seed = Any
 """An int or a JAX key; `thalweg._core.as_key` turns either into a key."""
 
-Cost = Literal["direct", "sweeps", "root"]
-"""How a direction of a bijection is computed: a formula, fixed-point sweeps, or a scalar root."""
+Cost = Literal["direct", "sequential", "root"]
+"""How a direction of a bijection is computed: a formula, one coordinate after another, or a scalar root."""
 
 __all__ = ["Array", "Bool", "Cost", "Float", "Int", "Key", "PRNGKeyArray", "PyTree", "Scalar", "Seed", "Shape"]

@@ -15,8 +15,8 @@ class AbstractBijection(eqx.Module):
 
     The contract is a pair of methods, each of which gives the value and the log-determinant of its own Jacobian; all
     else is derived from them here, once (what is not used, XLA drops). Both directions work, with gradients, for every
-    bijection; what is costly is said by `forward_cost` and `inverse_cost`: "direct", "sweeps" (fixed-point sweeps, at
-    most d, 10 to 20 are usual) or "root" (a scalar root).
+    bijection; what is costly is said by `forward_cost` and `inverse_cost`: "direct", "sequential" (one coordinate
+    after another) or "root" (a scalar root).
 
     A bijection is built by subclassing this, once: implement `_forward_and_log_det` and `_inverse_and_log_det` for one
     point whose shape has been checked, give the fields below, and never subclass the result.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from thalweg._core import Array, Cost, Shape, register, requirement, stack_modules
 from thalweg.bijections._bijection import AbstractBijection
 
-_BY_EFFORT: dict[Cost, int] = {"direct": 0, "root": 1, "sweeps": 2}
+_BY_EFFORT: dict[Cost, int] = {"direct": 0, "root": 1, "sequential": 2}
 
 
 def merge_context_shapes(shapes: Sequence[Shape | None]) -> Shape | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from thalweg._core import Array, Float, Seed, from_numpy, numpy_rng, register
 
-_INPUT_LIMIT = 1e4
+INPUT_LIMIT = 1e4
 """Inputs are clipped here: a conditioner's output stays finite, and a masked product never meets 0 * inf."""
 
 
@@ -85,18 +85,31 @@ class MLP(eqx.Module):
 
     def __call__(self, x: Float[Array, "in_size ..."]) -> Float[Array, "out_size ..."]:
         """The output for one input, or for each column."""
-        h = jnp.clip(x, -_INPUT_LIMIT, _INPUT_LIMIT)
+        h = jnp.clip(x, -INPUT_LIMIT, INPUT_LIMIT)
         for w, b in zip(self.weights[:-1], self.biases[:-1], strict=True):
             h = self.activation(_layer(w, b, h))
         return _last_layer(self.weights[-1], self.biases[-1], h)
+
+
+def _hidden_degrees(size: int, context: int, width: int) -> np.ndarray:
+    """How many inputs a hidden unit may read, in sequence."""
+    least = 0 if context or size == 1 else 1
+    return least + np.arange(width) % max(size - least, 1)
+
+
+def units_by_degree(size: int, context: int, width: int, degrees: int) -> tuple[np.ndarray, np.ndarray]:
+    """(indices of hidden units, whether they are real): those of degree 0, then of 1, ..., as many of each."""
+    found = [np.flatnonzero(_hidden_degrees(size, context, width) == m) for m in range(degrees)]
+    most = max(map(len, found))
+    real = np.array([np.arange(most) < len(f) for f in found])
+    return np.concatenate([np.pad(f, (0, most - len(f))) for f in found]), real.ravel()
 
 
 @lru_cache(maxsize=128)
 def _autoregressive_masks(size: int, context: int, n_params: int, width: int, depth: int) -> tuple[np.ndarray, ...]:
     """Masks of a MADE (Germain et al. 2015), degrees in sequence; context inputs have degree 0."""
     inputs = np.concatenate([np.arange(1, size + 1), np.zeros(context, int)])
-    least = 0 if context or size == 1 else 1
-    hidden = least + np.arange(width) % max(size - least, 1)
+    hidden = _hidden_degrees(size, context, width)
     degrees = [inputs, *[hidden] * depth]
     masks = [after[:, None] >= before[None, :] for before, after in pairwise(degrees)]
     outputs = np.tile(np.arange(1, size + 1), n_params)
@@ -141,15 +154,17 @@ class MaskedMLP(eqx.Module):
         self.weights, self.biases = _draw_layers(sizes, seed)
         self.size, self.n_params, self.context_size, self.activation = size, n_params, context_size, activation
 
-    def __call__(self, x: Float[Array, "size ..."], context: Array | None) -> Float[Array, "n_params size ..."]:
-        """The output for one input, or for each column."""
+    def masked_weights(self) -> list[Array]:
+        """The weights, zero where a layer may not read."""
         depth = len(self.weights) - 1
         width = self.weights[0].shape[-2]
         masks = _autoregressive_masks(self.size, self.context_size, self.n_params, width, depth)
-        h = jnp.clip(join_context(x, context), -_INPUT_LIMIT, _INPUT_LIMIT)
-        *hidden, last = [
-            (jnp.where(mask, w, 0), b) for w, b, mask in zip(self.weights, self.biases, masks, strict=True)
-        ]
+        return [jnp.where(mask, w, 0) for mask, w in zip(masks, self.weights, strict=True)]
+
+    def __call__(self, x: Float[Array, "size ..."], context: Array | None) -> Float[Array, "n_params size ..."]:
+        """The output for one input, or for each column."""
+        h = jnp.clip(join_context(x, context), -INPUT_LIMIT, INPUT_LIMIT)
+        *hidden, last = zip(self.masked_weights(), self.biases, strict=True)
         for w, b in hidden:
             h = self.activation(_layer(w, b, h))
         return _last_layer(*last, h).reshape(self.n_params, *x.shape)
