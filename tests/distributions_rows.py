@@ -22,11 +22,24 @@ from thalweg.bijections import (
     SplineTransformer,
     TriangularAffine,
 )
-from thalweg.distributions import AbstractDistribution, Augmented, StandardNormal, StudentT, Transformed
+from thalweg.distributions import (
+    AbstractDistribution,
+    Augmented,
+    LowRankNormal,
+    Normal,
+    StandardNormal,
+    StudentT,
+    TrainableStudentT,
+    Transformed,
+    UniformBox,
+)
 
 MEAN = np.array([1.0, -0.5, 0.3])
 FACTOR = np.array([[1.2, 0, 0], [0.4, 0.7, 0], [-0.6, 0.9, 0.8]])
 MARGINAL_MEAN = MEAN[:2]
+LOW_RANK = np.array([[0.8], [-0.5]])
+BOX = np.sinh((18 / 700) * (np.array([[-60, 35], [20, 90]]) + 0.5))
+"""Sides at the edges of the contract test's cells, so that its sums are exact."""
 MARGINAL_COVARIANCE: Any = (FACTOR @ FACTOR.T)[:2, :2]
 
 
@@ -39,12 +52,14 @@ class Row:
         build: makes it, in the precision that holds at the call.
         note: tells rows of one export apart.
         scipy: its log density by SciPy, where SciPy knows it.
+        bounded: whether its density is 0 somewhere.
     """
 
     export: str
     build: Callable[[], AbstractDistribution]
     note: str = ""
     scipy: Callable[[Any], Any] | None = None
+    bounded: bool = False
 
     def __str__(self) -> str:
         return f"{self.export}-{self.note}" if self.note else self.export
@@ -63,6 +78,47 @@ ROWS = [
     Row("StandardNormal", lambda: StandardNormal((2,)), "", lambda x: stats.norm.logpdf(x).sum(-1)),
     Row("StudentT", lambda: StudentT((1,), 3.0), "1d", lambda x: stats.t.logpdf(x, 3)[..., 0]),
     Row("StudentT", lambda: StudentT((2,), 5.0), "", lambda x: stats.multivariate_t.logpdf(x, np.zeros(2), df=5)),
+    Row("Normal", lambda: Normal(0.5, 2.0), "scalar", stats.norm(0.5, 2).logpdf),
+    Row(
+        "Normal",
+        lambda: Normal(MEAN[:2], [0.5, 2.0], trainable=False),
+        "fixed",
+        lambda x: stats.norm.logpdf(x, MEAN[:2], [0.5, 2.0]).sum(-1),
+    ),
+    Row(
+        "LowRankNormal",
+        lambda: LowRankNormal(MEAN[:2], [0.5, 2.0], LOW_RANK),
+        "",
+        lambda x: stats.multivariate_normal.logpdf(x, MEAN[:2], np.diag([0.25, 4.0]) + LOW_RANK @ LOW_RANK.T),
+    ),
+    Row(
+        "TrainableStudentT",
+        lambda: TrainableStudentT((2,), [3.0, 8.0]),
+        "",
+        lambda x: stats.t.logpdf(x, [3, 8]).sum(-1),
+    ),
+    Row(
+        "UniformBox",
+        lambda: UniformBox(*BOX[:, 0]),
+        "scalar",
+        stats.uniform(BOX[0, 0], np.ptp(BOX[:, 0])).logpdf,
+        bounded=True,
+    ),
+    Row(
+        "UniformBox",
+        lambda: UniformBox(*BOX),
+        "",
+        lambda x: stats.uniform.logpdf(x, BOX[0], BOX[1] - BOX[0]).sum(-1),
+        bounded=True,
+    ),
+    Row(
+        "Transformed",
+        lambda: Transformed(Normal(MEAN[:2], [0.5, 2.0]), TriangularAffine(MEAN[:2], FACTOR[:2, :2])),
+        "trainable-base",
+        lambda x: stats.multivariate_normal.logpdf(
+            x, MEAN[:2] + FACTOR[:2, :2] @ MEAN[:2], FACTOR[:2, :2] @ np.diag([0.25, 4.0]) @ FACTOR[:2, :2].T
+        ),
+    ),
     Row(
         "Transformed",
         lambda: _gaussian(2),

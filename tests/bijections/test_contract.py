@@ -126,8 +126,7 @@ def all_methods(moving, rest, x, y, context, *, last, scores):
             moved = [jnp.moveaxis(p, 0, -1) for p in points]
             outs = f._apply(method, *moved, context=None if context is None else context.T)
             return [jnp.moveaxis(o, -1, 0) for o in outs]
-        axes = (*[0] * len(points), None if context is None or context.ndim == 1 else 0)
-        return jax.vmap(getattr(f, method), in_axes=axes)(*points, context)
+        return jax.vmap(lambda c, *p: getattr(f, method)(*p, c))(context, *points)
 
     def outputs(moving):
         f = eqx.combine(moving, rest)
@@ -150,9 +149,12 @@ def test_a_batch_axis_at_the_end_is_as_vmap(row):
     y = jnp.stack([f.forward(each, one) for each in x])
     scores = f.in_shape == f.out_shape or not row.constrained
     moving, rest = partition_trainable(f)
-    for context in (None,) if one is None else (one, jnp.stack([context_of(f, seed) for seed in range(3)])):
-        mine, plain = (all_methods(moving, rest, x, y, context, last=last, scores=scores) for last in (True, False))
-        for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(plain), strict=True):
+    contexts = None if one is None else jnp.stack([context_of(f, seed) for seed in range(3)])
+    pairs = [(contexts, contexts)] + ([] if one is None else [(one, jnp.stack([one] * 3))])
+    for mine, each in pairs:  # a context a point; one for all of them
+        got = all_methods(moving, rest, x, y, mine, last=True, scores=scores)
+        plain = all_methods(moving, rest, x, y, each, last=False, scores=scores)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(plain), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 

@@ -9,6 +9,7 @@ from thalweg.distributions._distribution import (
     AbstractSampler,
     LogProbBounds,
 )
+from thalweg.distributions._shaped_bases import LowRankNormal, Normal, TrainableStudentT, UniformBox
 from thalweg.distributions._transformed import Transformed
 
 __all__ = [
@@ -18,8 +19,12 @@ __all__ = [
     "Augmented",
     "DefensiveDraws",
     "LogProbBounds",
+    "LowRankNormal",
+    "Normal",
     "StandardNormal",
     "StudentT",
+    "TrainableStudentT",
     "Transformed",
+    "UniformBox",
     "defensive_draws",
 ]

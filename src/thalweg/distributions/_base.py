@@ -14,7 +14,8 @@ _SQUARE_LIMIT = 1e17
 """Arguments are clipped here before they are squared: a sum of 10,000 such squares is finite in float32."""
 
 
-def _square(x: Array) -> Array:
+def square(x: Array) -> Array:
+    """Squares that can be summed: finite in float32."""
     return jnp.clip(x, -_SQUARE_LIMIT, _SQUARE_LIMIT) ** 2
 
 
@@ -51,7 +52,7 @@ class StandardNormal(AbstractDistribution):
         return x, self._log_prob(x, context)
 
     def _log_prob(self, x: Array, context: Array | None) -> Scalar:
-        return -0.5 * _square(x).sum() - 0.5 * math.log(2 * math.pi) * math.prod(self.shape)
+        return -0.5 * square(x).sum() - 0.5 * math.log(2 * math.pi) * math.prod(self.shape)
 
 
 @register
@@ -91,4 +92,4 @@ class StudentT(AbstractDistribution):
     def _log_prob(self, x: Array, context: Array | None) -> Scalar:
         nu, d = self.degrees_of_freedom, math.prod(self.shape)
         constant = math.lgamma((nu + d) / 2) - math.lgamma(nu / 2) - 0.5 * d * math.log(nu * math.pi)
-        return constant - 0.5 * (nu + d) * jnp.log1p(_square(x).sum() / nu)
+        return constant - 0.5 * (nu + d) * jnp.log1p(square(x).sum() / nu)
