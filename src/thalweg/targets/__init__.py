@@ -5,7 +5,7 @@ from thalweg.targets._function import from_function, from_likelihood
 from thalweg.targets._model_file import from_file
 from thalweg.targets._numpyro import from_numpyro
 from thalweg.targets._rows import check_same_target, describe_target, log_density_of_rows, value_and_score_of_rows
-from thalweg.targets._space import Space
+from thalweg.targets._space import AbstractSpace, MappedSpace, Space
 from thalweg.targets._start import find_start
 from thalweg.targets._support import (
     Support,
@@ -25,6 +25,8 @@ from thalweg.targets._support import (
 from thalweg.targets._target import Target
 
 __all__ = [
+    "AbstractSpace",
+    "MappedSpace",
     "Space",
     "Support",
     "Target",
