@@ -1,4 +1,4 @@
-"""Targets from files: a Python model file and a data file, with errors that are one sentence each."""
+"""Targets from files: a Python or Stan model file and a data file, with errors that are one sentence each."""
 
 import inspect
 import sys
@@ -12,6 +12,8 @@ from thalweg._core import requirement
 from thalweg.targets._data_file import Data, one_line, read_data
 from thalweg.targets._function import from_function, from_likelihood
 from thalweg.targets._numpyro import from_numpyro
+from thalweg.targets._pymc import from_pymc, is_pymc_model
+from thalweg.targets._stan import from_stan
 from thalweg.targets._target import Target
 
 
@@ -25,7 +27,7 @@ def run_model_file(path: str | Path) -> types.ModuleType:
     if not path.is_file():
         raise ValueError(requirement("model", "be a file", str(path), "check the path"))
     if path.suffix != ".py":
-        raise ValueError(requirement("model", "be a .py file", str(path)))
+        raise ValueError(requirement("model", "be a .py or .stan file", str(path)))
     module = types.ModuleType(f"thalweg_model_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # where dataclasses look up what annotations mean
@@ -51,16 +53,17 @@ def _where(error: BaseException, path: Path) -> str:
 def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target:
     """A target from a model file and a data file.
 
-    The model file holds one of
+    A `.stan` file is a Stan program, as for `from_stan`. A Python file holds one of
 
     - `log_density(params)` or `log_density(params, data)`, and `supports`, as for `from_function`;
     - `log_prior(params)`, `log_likelihood(params, data)` and `supports`, as for `from_likelihood`;
-    - `model`, a NumPyro model whose arguments are the data's names.
+    - `model`, a NumPyro model whose arguments are the data's names;
+    - `model`, a `pm.Model` of PyMC, or a function that returns one and whose arguments are the data's names.
 
     The first two may add `deterministic(params, data)`, `predictive(key, params, data)`; the first `log_likelihood`.
 
     Args:
-        path: the model file, `.py`.
+        path: the model file, `.py` or `.stan`.
         data: the data file (`.json`, `.npz`, `.csv`), or a dict.
 
     Raises:
@@ -68,10 +71,12 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
     """
     path = Path(path)
     values = data if data is None or isinstance(data, dict) else read_data(data)
+    name = path.parent.name if path.stem == "model" and path.parent.name else path.stem
+    if path.suffix == ".stan":
+        return from_stan(path, values, name=name)
     module = run_model_file(path)
     found = {k: v for k, v in vars(module).items() if not k.startswith("_")}
     extras = {k: found[k] for k in ("deterministic", "predictive") if callable(found.get(k))}
-    name = path.parent.name if path.stem == "model" and path.parent.name else path.stem
     if "log_density" in found or ("log_prior" in found and "log_likelihood" in found):
         if "supports" not in found:
             raise ValueError(f"`model` {path} must define supports, a dict name -> support, beside its log density")
@@ -85,11 +90,46 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
         return from_likelihood(
             found["log_prior"], found["log_likelihood"], found["supports"], values, name=name, **extras
         )
+    if is_pymc_model(found.get("model")) or (callable(found.get("model")) and _is_about_pymc(found)):
+        return from_pymc(_pymc_model(found["model"], values, path)).renamed(name)
     if callable(found.get("model")):
         arguments = _arguments(found["model"], values or {}, path)
         return from_numpyro(found["model"], **arguments).renamed(name)
-    must = "define log_density and supports, log_prior and log_likelihood and supports, or a NumPyro model"
+    must = "define log_density and supports, log_prior and log_likelihood and supports, or a NumPyro or PyMC model"
     raise ValueError(f"`model` {path} must {must}, got {', '.join(sorted(found)) or 'nothing'}")
+
+
+def _is_about_pymc(found: dict[str, Any]) -> bool:
+    """Whether a model file imports PyMC, or things of it, and nothing of NumPyro."""
+
+    def root(value: Any) -> str:
+        name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+        return str(name).split(".")[0]
+
+    roots = {root(value) for value in found.values()}
+    return "pymc" in roots and "numpyro" not in roots
+
+
+def _pymc_model(model: Any, data: Data | None, path: Path) -> Any:
+    """The `pm.Model` of a model file.
+
+    Raises:
+        ValueError: if there are data for a model that has its own, the function raises, or returns something else.
+    """
+    if is_pymc_model(model):
+        if data:
+            remedy = f"make `model` in {path} a function of {', '.join(data)} that returns the pm.Model"
+            raise ValueError(requirement("data", "be left out for a pm.Model, which has its own", "some", remedy))
+        return model
+    try:
+        made = model(**_arguments(model, data or {}, path))
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"`model` {path} cannot be run: {_where(error, path)}") from error
+    if not is_pymc_model(made):
+        raise ValueError(requirement(f"model {path}", "return a pm.Model", f"a {type(made).__name__}"))
+    return made
 
 
 def _arguments(model: Callable[..., Any], data: Data, path: Path) -> Data:
