@@ -11,7 +11,7 @@ env: $(STAMP)
 # repeated only when pyproject.toml changes
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[numpyro,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[numpyro,pymc,stan,dev]'
 	touch $(STAMP)
 
 # torch alone first: asked for together with others, pip may look for builds with CUDA

@@ -45,7 +45,8 @@ _INFER_HELP = """
 Fit a posterior to MODEL and write it to a folder.
 
 MODEL.py holds `log_density(params, data)` and `supports`; or `log_prior`, `log_likelihood` and `supports`; or a NumPyro
-`model` whose arguments are the data's names.
+`model` whose arguments are the data's names; or a PyMC `model`, or a function of the data that returns one. MODEL.stan
+is a Stan program, compiled once.
 
 Examples:
 
@@ -54,6 +55,8 @@ Examples:
     thalweg infer model.py --data table.csv --out runs/spline --flow spline --steps 3000 --seed 7
 
     thalweg infer model.py --data data.json --out runs/first --resume
+
+    thalweg infer model.stan --data data.json --out runs/stan
 
 Exit status: 0 trusted; 3 finished, but the verdict says not to trust it; 2 bad input; 130 interrupted (go on with
 --resume).
@@ -100,6 +103,10 @@ def _answer(command: Callable[..., None]) -> Callable[..., None]:
             sentence, status = "interrupted", INTERRUPTED
         except (ValueError, FileNotFoundError, ImportError) as error:
             sentence = " ".join(str(error).split())
+        except jax.errors.JaxRuntimeError as error:
+            if "CpuCallback" not in str(error):
+                raise
+            sentence = _from_callback(str(error))
         except OSError as error:
             what = f": {error.filename}" if error.filename else ""
             sentence = "; ".join([f"`out` cannot be written: {error.strerror or error}{what}", *_notes(error)])
@@ -107,6 +114,12 @@ def _answer(command: Callable[..., None]) -> Callable[..., None]:
         raise typer.Exit(status)
 
     return answered
+
+
+def _from_callback(text: str) -> str:
+    """What a Stan program said while it ran, out of JAX's account of where."""
+    lines = [line for line in text.split("\n----")[0].splitlines() if line and not line.startswith(" ")]
+    return lines[-1].partition(": ")[2] or lines[-1]
 
 
 def _show_version(asked: bool) -> None:
@@ -131,7 +144,7 @@ def _complete_flow(incomplete: str) -> list[str]:
 @app.command(help=_INFER_HELP)
 @_answer
 def infer(
-    model: Annotated[Path, typer.Argument(help="The model file (.py).", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="The model file (.py or .stan).", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder to write to; it is made.", show_default=False)],
     data: Annotated[Path | None, typer.Option(help="The data file: .json, .json.gz, .npz or .csv.")] = None,
     flow: Annotated[
@@ -158,6 +171,9 @@ def infer(
     try:
         # what the model prints must not get into the JSON
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), _folder(out):
+            if model.suffix == ".stan" and sys.stderr.isatty() and not quiet:
+                words = f"compiling {model.name}, about half a minute unless it was before"
+                Console(stderr=True).print(words, style="dim")
             target = from_file(model, data)
             _import_ahead()
             posterior = infer_posterior(
@@ -207,6 +223,8 @@ def sample(
     if out.suffix not in writers:
         raise ValueError(requirement("out", "end in .npz, .csv or .json", str(out)))
     posterior = _load_run(run, with_target=not raw)
+    if posterior.space is None:  # of a PyMC or Stan model: the way back from R^d is the model's
+        posterior = _load_run(run, with_target=True)
     draws = posterior.sample(n, seed) if raw else posterior.resample(n, seed)
     write_atomically(out, lambda temporary: writers[out.suffix](temporary, draws))
     if not raw and not posterior.verdict.ok:

@@ -51,7 +51,7 @@ def infer(
     Gaussian's importance weights are good already. All randomness comes from `seed`.
 
     Args:
-        target: from `from_function`, `from_likelihood` or `from_numpyro`.
+        target: from `from_function`, `from_likelihood`, `from_numpyro`, `from_pymc` or `from_stan`.
         flow: "auto", a name that `make_flow` knows ("gaussian", "realnvp", "spline", "iaf", ...; `FLOWS` has them
             all), or a distribution on R^d built by hand, which is fitted as it is.
         seed: an int or a JAX key.

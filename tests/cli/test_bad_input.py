@@ -12,6 +12,8 @@ import pytest
 
 import thalweg as tw
 import thalweg.cli
+from four_forms import SCHOOLS as EIGHT_SCHOOLS
+from four_forms import STAN, data_of
 from thalweg._core import precision
 from thalweg.report import report
 
@@ -107,6 +109,42 @@ def test_models_and_data(monkeypatch, capsys, tmp_path, source, data, words):
     sentence = refused(monkeypatch, capsys, out, "infer", model, *extra, "--out", out)
     for word in words:
         assert word in sentence
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("model { x ~ normal(0, 1) }", ["must be a Stan program that compiles", "'m.stan', line 1, column 25"]),
+        ("parameters { real x; } model { x ~ nrmal(0, 1); }", ["Semantic error in 'm.stan', line 1", "nrmal"]),
+    ],
+)
+def test_stan_programs(monkeypatch, capsys, tmp_path, source, words):
+    pytest.importorskip("httpstan")
+    model, out = tmp_path / "m.stan", tmp_path / "run"
+    model.write_text(source)
+    sentence = refused(monkeypatch, capsys, out, "infer", model, "--out", out)
+    assert all(word in sentence for word in words)
+
+
+def test_data_that_a_stan_program_refuses(monkeypatch, capsys, tmp_path, pytestconfig):
+    pytest.importorskip("httpstan")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(pytestconfig.cache.mkdir("stan")))
+    (tmp_path / "m.stan").write_text(STAN[EIGHT_SCHOOLS])
+    arguments = ("infer", tmp_path / "m.stan", "--out", tmp_path / "run", "--data", tmp_path / "d.json")
+    (tmp_path / "d.json").write_text('{"J": 8, "sigma": [1, 2]}')
+    sentence = refused(monkeypatch, capsys, tmp_path / "run", *arguments)
+    assert "`data` must fit the program's data block, got variable does not exist" in sentence
+    # an error of the program that shows while JAX runs it
+    broken = {k: v.tolist() for k, v in data_of(EIGHT_SCHOOLS).items()}
+    (tmp_path / "d.json").write_text(json.dumps(broken))
+    target = thalweg.from_file(tmp_path / "m.stan", tmp_path / "d.json")
+    target = target.replace_data({**target.data, "y": target.data["y"] + 1e7})
+    monkeypatch.setattr(thalweg.cli, "from_file", lambda *_: target)
+    monkeypatch.setattr(
+        thalweg.cli, "infer_posterior", lambda target, *_, **__: target.log_density(jax.numpy.zeros(10))
+    )
+    sentence = refused(monkeypatch, capsys, tmp_path / "run", *arguments)
+    assert sentence.startswith("thalweg: `program` must run at every point, or reject it, got ")
 
 
 SQUARE = HEAD + "def log_density(p, data):\n    return -(p['x'] - data['a'].sum())**2\n"

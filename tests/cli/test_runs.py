@@ -14,6 +14,8 @@ import pytest
 import xarray
 
 import thalweg as tw
+from four_forms import SCHOOLS as EIGHT_SCHOOLS
+from four_forms import STAN
 
 THALWEG = str(Path(sys.executable).parent / "thalweg")
 ROOT = Path(__file__).parents[2]
@@ -22,9 +24,10 @@ SCHOOLS = ROOT / "examples" / "eight_schools"
 FILES = ["posterior.nc", "posterior.thalweg", "report.html", "summary.json"]
 
 
-def call(*arguments, status=0):
+def call(*arguments, status=0, **environment):
     """A whole process; its standard output and error."""
-    done = subprocess.run([THALWEG, *map(str, arguments)], capture_output=True, text=True, check=False)
+    command = [THALWEG, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     assert done.returncode == status, done.stderr
     return done.stdout, done.stderr
 
@@ -75,6 +78,40 @@ def test_a_report_is_not_replaced_by_a_poorer_one(run, tmp_path):
     assert (again / "report.html").read_text() == before
     assert "without corrected draws" in call("report", again, "--out", tmp_path / "poorer.html")[1]
     assert (tmp_path / "poorer.html").exists()
+
+
+FORMS = {
+    "httpstan": ("model.stan", STAN[EIGHT_SCHOOLS]),
+    "pymc": (
+        "model.py",
+        "import pymc as pm\ndef model(J, y, sigma):\n  with pm.Model() as m:\n    mu, tau = pm.Normal('mu', 0, 5), "
+        "pm.HalfCauchy('tau', 5)\n    theta = pm.Normal('theta', mu, tau, shape=J)\n    pm.Normal('y', theta, sigma, "
+        "observed=y)\n  return m\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("guest", FORMS)
+def test_a_run_of_another_language(guest, tmp_path, pytestconfig):
+    pytest.importorskip(guest)
+    name, source = FORMS[guest]
+    (tmp_path / name).write_text(source)
+    # compiled programs of Stan are kept from one run of the tests to the next; none of XLA's
+    kept = {"XDG_CACHE_HOME": str(pytestconfig.cache.mkdir("stan")), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla")}
+    out, data = tmp_path / "run", tmp_path / "d.json"
+    data.write_text(json.dumps({"J": 8, **json.loads((SCHOOLS / "data.json").read_text())}))
+    options = ("--flow", "gaussian", "--json")
+    stdout, _ = call("infer", tmp_path / name, "--data", data, "--out", out, *options, status=3, **kept)
+    rows = {row["name"]: row for row in json.loads(stdout)["parameters"]}
+    assert {"mu", "tau", "theta[0]", "theta[7]"} <= set(rows)
+    assert sorted(f.name for f in out.iterdir()) == FILES
+    tree = xarray.open_datatree(out / "posterior.nc")
+    assert tree["log_likelihood"]["y"].shape == (4, 1000, 8)
+    # the flow's own draws need the model too: the way back from R^d is its
+    call("sample", out, "-n", 50, "--raw", "--out", tmp_path / "d.npz", **kept)
+    assert np.load(tmp_path / "d.npz")["theta"].shape == (50, 8)
+    call("report", out, "--out", tmp_path / "r.html", **kept)
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
 
 
 def test_interrupted_then_resumed_to_the_same_bits(tmp_path):

@@ -15,7 +15,7 @@ from thalweg.distributions import (
     DefensiveDraws,
     defensive_draws,
 )
-from thalweg.targets import Space, Target, log_density_of_rows
+from thalweg.targets import AbstractSpace, Target, log_density_of_rows
 
 PIECE = 1000
 """Draws a call."""
@@ -54,17 +54,17 @@ def _score_rows(flow: AbstractSampler, u: Array) -> Array:
 
 
 @eqx.filter_jit
-def _constrain_rows(space: Space, data: PyTree, u: Array) -> dict[str, Array]:
+def _constrain_rows(space: AbstractSpace, data: PyTree, u: Array) -> dict[str, Array]:
     return jax.vmap(lambda one: space.constrain(one, data)[0])(u)
 
 
 @eqx.filter_jit
-def _log_det_rows(space: Space, data: PyTree, u: Array) -> Array:
+def _log_det_rows(space: AbstractSpace, data: PyTree, u: Array) -> Array:
     return jax.vmap(lambda one: space.constrain(one, data)[1])(u)
 
 
 @eqx.filter_jit
-def _unconstrain_rows(space: Space, data: PyTree, draws: dict[str, Array]) -> tuple[Array, Array]:
+def _unconstrain_rows(space: AbstractSpace, data: PyTree, draws: dict[str, Array]) -> tuple[Array, Array]:
     def one(params: dict[str, Array]) -> tuple[Array, Array]:
         u = space.unconstrain(params, data)
         return u, space.constrain(u, data)[1]
@@ -130,19 +130,19 @@ def rehearse(flow: AbstractSampler, target: Target) -> None:
     pointwise_log_likelihood(target, params)
 
 
-def constrain(space: Space, data: PyTree, u: np.ndarray) -> dict[str, np.ndarray]:
+def constrain(space: AbstractSpace, data: PyTree, u: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of R^d as a dict of constrained parameters."""
     params = in_pieces(lambda _, rows: _constrain_rows(space, data, rows), u, PIECE)
     # JAX gives dicts back in the order of their keys
     return {name: params[name] for name in space.names}
 
 
-def log_det(space: Space, data: PyTree, u: np.ndarray) -> np.ndarray:
+def log_det(space: AbstractSpace, data: PyTree, u: np.ndarray) -> np.ndarray:
     """Log-determinants of `constrain` at rows of R^d."""
     return in_pieces(lambda _, rows: _log_det_rows(space, data, rows), u, PIECE)
 
 
-def unconstrain(space: Space, data: PyTree, draws: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def unconstrain(space: AbstractSpace, data: PyTree, draws: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """(rows of R^d, log-determinants of `constrain` there)."""
     return in_pieces(lambda _, rows: _unconstrain_rows(space, data, rows), draws, PIECE)
 

@@ -120,9 +120,7 @@ def load(path: str | Path, target: Target | None = None) -> Posterior:
     if missing := [name for name in SAVED if name not in record]:
         raise FileError(f"{path} was written by another thalweg, without {', '.join(missing)}; fit again")
     if target is not None and record["space"] is not None:
-        here, there = (
-            {n: s.shape for n, s in zip(x.names, x.supports, strict=True)} for x in (target.space, record["space"])
-        )
+        here, there = target.space.shapes, record["space"].shapes
         if here != there:
             raise ValueError(requirement("target", f"have the file's parameters {there}", here))
     if target is not None:

@@ -15,7 +15,7 @@ from thalweg.posterior._arviz import to_datatree
 from thalweg.posterior._citation import CITATION
 from thalweg.posterior._estimates import Bound, Estimate
 from thalweg.posterior._verdict import Verdict
-from thalweg.targets import Space, Target
+from thalweg.targets import AbstractSpace, Target
 
 Draws = dict[str, np.ndarray]
 
@@ -76,7 +76,7 @@ class Posterior:
     """
 
     flow: AbstractSampler
-    space: Space | None
+    space: AbstractSpace | None
     target: Target | None
     elbo: Estimate | None
     log_evidence: Estimate | None
@@ -104,7 +104,7 @@ class Posterior:
         """Name, evidence, verdict."""
         return f"<Posterior of {self.name}: log evidence {self.log_evidence}. {self.verdict}>"
 
-    def _require_space(self) -> Space:
+    def _require_space(self) -> AbstractSpace:
         if self.space is None:
             raise ValueError(
                 "this posterior was saved without its supports, which hold unregistered functions; "

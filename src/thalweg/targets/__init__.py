@@ -4,8 +4,10 @@ from thalweg.targets._check import check_log_density
 from thalweg.targets._function import from_function, from_likelihood
 from thalweg.targets._model_file import from_file
 from thalweg.targets._numpyro import from_numpyro
+from thalweg.targets._pymc import from_pymc
 from thalweg.targets._rows import check_same_target, describe_target, log_density_of_rows, value_and_score_of_rows
-from thalweg.targets._space import Space
+from thalweg.targets._space import AbstractSpace, MappedSpace, Space
+from thalweg.targets._stan import from_stan
 from thalweg.targets._start import find_start
 from thalweg.targets._support import (
     Support,
@@ -25,6 +27,8 @@ from thalweg.targets._support import (
 from thalweg.targets._target import Target
 
 __all__ = [
+    "AbstractSpace",
+    "MappedSpace",
     "Space",
     "Support",
     "Target",
@@ -39,6 +43,8 @@ __all__ = [
     "from_function",
     "from_likelihood",
     "from_numpyro",
+    "from_pymc",
+    "from_stan",
     "greater_than",
     "interval",
     "less_than",

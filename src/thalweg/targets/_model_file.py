@@ -1,116 +1,20 @@
-"""Targets from files: a Python model file and a data file, with errors that are one sentence each."""
+"""Targets from files: a Python or Stan model file and a data file, with errors that are one sentence each."""
 
-import csv
-import gzip
 import inspect
-import json
 import sys
 import traceback
 import types
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from thalweg._core import requirement
+from thalweg.targets._data_file import Data, one_line, read_data
 from thalweg.targets._function import from_function, from_likelihood
 from thalweg.targets._numpyro import from_numpyro
+from thalweg.targets._pymc import from_pymc, is_pymc_model
+from thalweg.targets._stan import from_stan
 from thalweg.targets._target import Target
-
-Data = dict[str, Any]
-
-
-def read_data(path: str | Path) -> Data:
-    """A dict of arrays and numbers from a `.json` (or `.json.gz`), `.npz` or `.csv` (header, one column a name) file.
-
-    Raises:
-        ValueError: in one sentence, if the file is missing, cannot be read, or holds what is not numbers.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(requirement("data", "be a file", str(path), "check the path"))
-    kinds: dict[str, Callable[[Path], Data]] = {
-        ".json": _read_json,
-        ".gz": _read_json,
-        ".npz": _read_npz,
-        ".csv": _read_csv,
-    }
-    if path.suffix not in kinds:
-        raise ValueError(requirement("data", "be a .json, .json.gz, .npz or .csv file", str(path)))
-    try:
-        content = kinds[path.suffix](path)
-    except Exception as error:  # what a damaged file makes its reader raise has no end
-        raise ValueError(f"`data` cannot be read from {path}: {_one_line(error)}") from error
-    return {name: _as_numbers(name, value) for name, value in content.items()}
-
-
-def _read_json(path: Path) -> Data:
-    content = path.read_bytes()
-    content = json.loads((gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig"))
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}, not an object of names")
-    return content
-
-
-def _read_npz(path: Path) -> Data:
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is not an .npz archive")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
-def _read_csv(path: Path) -> Data:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.reader(file))
-    while rows and not any(rows[-1]):
-        rows.pop()
-    if len(rows) < 2:
-        raise ValueError("it has no rows below its header")
-    wrong = next((i for i, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
-    if wrong is not None:
-        raise ValueError(f"line {wrong} has {len(rows[wrong - 1])} columns where the header has {len(rows[0])}")
-    names = [name.strip() for name in rows[0]]
-    if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise ValueError(f"its header has {', '.join(twice)} more than once")
-    return {name.strip(): list(column) for name, *column in zip(*rows, strict=True)}
-
-
-def _as_numbers(name: str, value: Any) -> Any:
-    """Lists and columns as arrays; single numbers as they are."""
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind in "US":
-            array = array.astype(float)
-            array = array.astype(int) if np.all(array == np.round(array)) and np.all(np.abs(array) < 2**31) else array
-    except ValueError:
-        array = np.empty(0, object)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(requirement(f"data[{name!r}]", "hold numbers, in lists of equal length", _odd_one(value)))
-    return array
-
-
-def _odd_one(value: Any) -> str:
-    """The first entry that is no number, and where; the beginning of the value where it has no such entry."""
-    for i, entry in enumerate(value if isinstance(value, list) else []):
-        if not isinstance(entry, list):
-            try:
-                float(entry)
-            except (TypeError, ValueError):
-                return f"{_shorten(entry) or 'an empty cell'} in row {i + 1}"
-    return _shorten(value)
-
-
-def _shorten(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def run_model_file(path: str | Path) -> types.ModuleType:
@@ -123,7 +27,7 @@ def run_model_file(path: str | Path) -> types.ModuleType:
     if not path.is_file():
         raise ValueError(requirement("model", "be a file", str(path), "check the path"))
     if path.suffix != ".py":
-        raise ValueError(requirement("model", "be a .py file", str(path)))
+        raise ValueError(requirement("model", "be a .py or .stan file", str(path)))
     module = types.ModuleType(f"thalweg_model_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # where dataclasses look up what annotations mean
@@ -143,22 +47,23 @@ def _where(error: BaseException, path: Path) -> str:
         return f"{type(error).__name__} in line {error.lineno}: {error.msg}"
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     where = f" in line {lines[-1]}" if lines else ""
-    return f"{type(error).__name__}{where}: {_one_line(error)}"
+    return f"{type(error).__name__}{where}: {one_line(error)}"
 
 
 def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target:
     """A target from a model file and a data file.
 
-    The model file holds one of
+    A `.stan` file is a Stan program, as for `from_stan`. A Python file holds one of
 
     - `log_density(params)` or `log_density(params, data)`, and `supports`, as for `from_function`;
     - `log_prior(params)`, `log_likelihood(params, data)` and `supports`, as for `from_likelihood`;
-    - `model`, a NumPyro model whose arguments are the data's names.
+    - `model`, a NumPyro model whose arguments are the data's names;
+    - `model`, a `pm.Model` of PyMC, or a function that returns one and whose arguments are the data's names.
 
     The first two may add `deterministic(params, data)`, `predictive(key, params, data)`; the first `log_likelihood`.
 
     Args:
-        path: the model file, `.py`.
+        path: the model file, `.py` or `.stan`.
         data: the data file (`.json`, `.npz`, `.csv`), or a dict.
 
     Raises:
@@ -166,10 +71,12 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
     """
     path = Path(path)
     values = data if data is None or isinstance(data, dict) else read_data(data)
+    name = path.parent.name if path.stem == "model" and path.parent.name else path.stem
+    if path.suffix == ".stan":
+        return from_stan(path, values, name=name)
     module = run_model_file(path)
     found = {k: v for k, v in vars(module).items() if not k.startswith("_")}
     extras = {k: found[k] for k in ("deterministic", "predictive") if callable(found.get(k))}
-    name = path.parent.name if path.stem == "model" and path.parent.name else path.stem
     if "log_density" in found or ("log_prior" in found and "log_likelihood" in found):
         if "supports" not in found:
             raise ValueError(f"`model` {path} must define supports, a dict name -> support, beside its log density")
@@ -183,6 +90,8 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
         return from_likelihood(
             found["log_prior"], found["log_likelihood"], found["supports"], values, name=name, **extras
         )
+    if is_pymc_model(found.get("model")) or (callable(found.get("model")) and _is_about_pymc(found)):
+        return from_pymc(_pymc_model(found["model"], values, path)).renamed(name)
     if callable(found.get("model")):
         arguments = _arguments(found["model"], values or {}, path)
         target = from_numpyro(found["model"], **arguments).renamed(name)
@@ -194,8 +103,41 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
                 requirement("data", f"have {' or '.join(left_out)}", ", ".join(arguments) or "none", remedy)
             )
         return target
-    must = "define log_density and supports, log_prior and log_likelihood and supports, or a NumPyro model"
+    must = "define log_density and supports, log_prior and log_likelihood and supports, or a NumPyro or PyMC model"
     raise ValueError(f"`model` {path} must {must}, got {', '.join(sorted(found)) or 'nothing'}")
+
+
+def _is_about_pymc(found: dict[str, Any]) -> bool:
+    """Whether a model file imports PyMC, or things of it, and nothing of NumPyro."""
+
+    def root(value: Any) -> str:
+        name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+        return str(name).split(".")[0]
+
+    roots = {root(value) for value in found.values()}
+    return "pymc" in roots and "numpyro" not in roots
+
+
+def _pymc_model(model: Any, data: Data | None, path: Path) -> Any:
+    """The `pm.Model` of a model file.
+
+    Raises:
+        ValueError: if there are data for a model that has its own, the function raises, or returns something else.
+    """
+    if is_pymc_model(model):
+        if data:
+            remedy = f"make `model` in {path} a function of {', '.join(data)} that returns the pm.Model"
+            raise ValueError(requirement("data", "be left out for a pm.Model, which has its own", "some", remedy))
+        return model
+    try:
+        made = model(**_arguments(model, data or {}, path))
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"`model` {path} cannot be run: {_where(error, path)}") from error
+    if not is_pymc_model(made):
+        raise ValueError(requirement(f"model {path}", "return a pm.Model", f"a {type(made).__name__}"))
+    return made
 
 
 def _arguments(model: Callable[..., Any], data: Data, path: Path) -> Data:

@@ -1,6 +1,7 @@
-"""All parameters of a target together: names and supports, in order."""
+"""All parameters of a target together: R^d on one side, a dict of constrained arrays on the other."""
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -12,8 +13,123 @@ from thalweg._core import Array, Float, Scalar, Shape, check_shape, register, re
 from thalweg.targets._support import Support
 
 
+class AbstractSpace(eqx.Module):
+    """The parameters of a target, by name and in order, and the map from R^d onto them."""
+
+    names: eqx.AbstractVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def shapes(self) -> dict[str, Shape]:
+        """Name -> shape of the constrained parameter."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Name -> how many unconstrained numbers the parameter takes."""
+
+    @abstractmethod
+    def constrain(self, u: Float[Array, "..."], data: Any = None) -> tuple[dict[str, Array], Scalar]:
+        """One point of R^d as (name -> array, log-determinant of the map).
+
+        Args:
+            u: the point.
+            data: the target's data, for maps that depend on it.
+
+        Raises:
+            ValueError: if the point's shape is not (d,).
+        """
+
+    @abstractmethod
+    def complete(self, values: Mapping[str, Any], data: Any = None, argument: str = "values") -> Float[Array, "..."]:
+        """As `unconstrain`, with parameters that are not among `values` at the unconstrained 0.
+
+        Raises:
+            ValueError: if a name is unknown or a shape is wrong.
+        """
+
+    @abstractmethod
+    def inside(self, values: Mapping[str, Array], data: Any = None) -> dict[str, Array]:
+        """Name -> whether one value is where its parameter can be."""
+
+    @abstractmethod
+    def where(self, name: str) -> str:
+        """Where a parameter can be, in words."""
+
+    @property
+    def size(self) -> int:
+        """d: how many unconstrained numbers there are."""
+        return sum(self.sizes.values())
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Name -> where its numbers are in R^d."""
+        ends = np.cumsum(list(self.sizes.values()))
+        return {n: slice(int(e) - size, int(e)) for (n, size), e in zip(self.sizes.items(), ends, strict=True)}
+
+    def unconstrain(self, values: Mapping[str, Any], data: Any = None) -> Float[Array, "..."]:
+        """The point of R^d whose parameters are `values`.
+
+        Raises:
+            ValueError: if a name is missing or unknown, or a shape is wrong.
+        """
+        self._check_names(values, "values")
+        return self.complete(values, data)
+
+    def describe(self, u: Float[Array, "..."], data: Any = None) -> str:
+        """The point `u` in words, for messages: "mu=0, tau=1, theta=[0, 0, 0]"."""
+        return describe(self.constrain(u, data)[0])
+
+    def _check_names(self, values: Any, argument: str) -> None:
+        if not isinstance(values, Mapping):
+            raise ValueError(requirement(argument, f"be a dict of {', '.join(self.names)}", type(values).__name__))
+        missing = [n for n in self.names if n not in values]
+        unknown = [n for n in values if n not in self.names]
+        if missing or unknown:
+            which = [f"none for {n!r}" for n in missing] + [f"an unknown {n!r}" for n in unknown]
+            raise ValueError(requirement(argument, f"name exactly {', '.join(self.names)}", " and ".join(which)))
+
+    def check(self, draws: Mapping[str, Any], data: Any = None, argument: str = "draws") -> None:
+        """Raise unless `draws` are points of this space.
+
+        Args:
+            draws: name -> array of shape (*batch, *shape of the parameter), one batch for all.
+            data: the target's data, for maps that depend on it.
+            argument: what messages call them.
+
+        Raises:
+            ValueError: if a name is missing or unknown, a shape is wrong, or a value is outside its support.
+        """
+        self._check_names(draws, argument)
+        arrays = {n: jnp.asarray(draws[n], jnp.result_type(float)) for n in self.names}
+        first, shape = self.names[0], self.shapes[self.names[0]]
+        batch = arrays[first].shape[: max(arrays[first].ndim - len(shape), 0)]
+        for name, shape in self.shapes.items():
+            if arrays[name].shape != (*batch, *shape):
+                got = f"{arrays[name].shape} beside {arrays[first].shape} for {first!r}"
+                raise ValueError(
+                    requirement(f"{argument}[{name!r}]", f"have shape (..., {', '.join(map(str, shape))})", got)
+                )
+
+        def inside(values: dict[str, Array]) -> dict[str, Array]:
+            return self.inside(values, data)
+
+        for _ in batch:
+            inside = jax.vmap(inside)
+        inside_where = {n: np.asarray(good) for n, good in inside(arrays).items()}
+        for name, good in inside_where.items():
+            if not good.all():
+                at = tuple(np.argwhere(~good)[0])
+                together = [n for n, others in inside_where.items() if not others[at]]
+                values = {n: np.asarray(arrays[n])[at] for n in together}
+                which, got = (
+                    (f"{argument}[{name!r}]", values[name]) if together == [name] else (argument, describe(values))
+                )
+                raise ValueError(requirement(which, f"lie in {', '.join(map(self.where, together))}", got))
+
+
 @register
-class Space(eqx.Module):
+class Space(AbstractSpace):
     """The parameters of a target: R^d on one side, a dict of constrained arrays on the other.
 
     Args:
@@ -37,20 +153,14 @@ class Space(eqx.Module):
         self.supports = tuple(supports.values())
 
     @property
-    def size(self) -> int:
-        """d: how many unconstrained numbers there are."""
-        return sum(s.size for s in self.supports)
-
-    @property
     def shapes(self) -> dict[str, Shape]:
         """Name -> shape of the constrained parameter."""
         return {n: s.shape for n, s in self._items()}
 
     @property
-    def slices(self) -> dict[str, slice]:
-        """Name -> where its numbers are in R^d."""
-        ends = np.cumsum([s.size for s in self.supports])
-        return {n: slice(int(e) - s.size, int(e)) for (n, s), e in zip(self._items(), ends, strict=True)}
+    def sizes(self) -> dict[str, int]:
+        """Name -> how many unconstrained numbers the parameter takes."""
+        return {n: s.size for n, s in self._items()}
 
     def _items(self) -> list[tuple[str, Support]]:
         return list(zip(self.names, self.supports, strict=True))
@@ -73,15 +183,6 @@ class Space(eqx.Module):
             total = total + log_det
         return values, total
 
-    def unconstrain(self, values: Mapping[str, Any], data: Any = None) -> Float[Array, "..."]:
-        """The point of R^d whose parameters are `values`.
-
-        Raises:
-            ValueError: if a name is missing or unknown, or a shape is wrong.
-        """
-        self._check_names(values, "values")
-        return self.complete(values, data)
-
     def complete(self, values: Mapping[str, Any], data: Any = None, argument: str = "values") -> Float[Array, "..."]:
         """As `unconstrain`, with parameters that are not among `values` at the unconstrained 0.
 
@@ -102,56 +203,92 @@ class Space(eqx.Module):
                 earlier[name] = bijection.forward(parts[-1])
         return jnp.concatenate(parts)
 
-    def describe(self, u: Float[Array, "..."], data: Any = None) -> str:
-        """The point `u` in words, for messages: "mu=0, tau=1, theta=[0, 0, 0]"."""
-        return describe(self.constrain(u, data)[0])
+    def inside(self, values: Mapping[str, Array], data: Any = None) -> dict[str, Array]:
+        """Name -> whether one value is in its support."""
+        return {n: s.contains(values[n], values, data) for n, s in self._items()}
 
-    def _check_names(self, values: Any, argument: str) -> None:
-        if not isinstance(values, Mapping):
-            raise ValueError(requirement(argument, f"be a dict of {', '.join(self.names)}", type(values).__name__))
-        missing = [n for n in self.names if n not in values]
-        unknown = [n for n in values if n not in self.names]
-        if missing or unknown:
-            which = [f"none for {n!r}" for n in missing] + [f"an unknown {n!r}" for n in unknown]
-            raise ValueError(requirement(argument, f"name exactly {', '.join(self.names)}", " and ".join(which)))
+    def where(self, name: str) -> str:
+        """A parameter's support, in words."""
+        return str(self.supports[self.names.index(name)])
 
-    def check(self, draws: Mapping[str, Any], data: Any = None, argument: str = "draws") -> None:
-        """Raise unless `draws` are points of this space.
+
+class MappedSpace(AbstractSpace):
+    """Parameters whose map from R^d another language makes: PyMC's transforms, or Stan's.
+
+    Args:
+        shapes: name -> shape, in order.
+        sizes: name -> how many unconstrained numbers, in the same order.
+        forward: (u, data) -> (name -> array, log-determinant).
+        inverse: (name -> array, data) -> u; NaN where a value is outside its support.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    forward: Callable[..., Any] = eqx.field(static=True)
+    inverse: Callable[..., Any] = eqx.field(static=True)
+    _shapes: tuple[Shape, ...] = eqx.field(static=True)
+    _sizes: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        shapes: Mapping[str, Shape],
+        sizes: Mapping[str, int],
+        forward: Callable[..., Any],
+        inverse: Callable[..., Any],
+    ) -> None:
+        self.names, self._shapes = tuple(shapes), tuple(shapes.values())
+        self._sizes = tuple(sizes[n] for n in self.names)
+        self.forward, self.inverse = forward, inverse
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Name -> shape of the constrained parameter."""
+        return dict(zip(self.names, self._shapes, strict=True))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Name -> how many unconstrained numbers the parameter takes."""
+        return dict(zip(self.names, self._sizes, strict=True))
+
+    def constrain(self, u: Float[Array, "..."], data: Any = None) -> tuple[dict[str, Array], Scalar]:
+        """One point of R^d as (name -> array, log-determinant of the map).
 
         Args:
-            draws: name -> array of shape (*batch, *shape of the parameter), one batch for all.
-            data: the target's data, for bounds that depend on it.
-            argument: what messages call them.
+            u: the point.
+            data: the target's data.
 
         Raises:
-            ValueError: if a name is missing or unknown, a shape is wrong, or a value is outside its support.
+            ValueError: if the point's shape is not (d,).
         """
-        self._check_names(draws, argument)
-        arrays = {n: jnp.asarray(draws[n], jnp.result_type(float)) for n in self.names}
-        first, shape = self.names[0], self.shapes[self.names[0]]
-        batch = arrays[first].shape[: max(arrays[first].ndim - len(shape), 0)]
-        for name, shape in self.shapes.items():
-            if arrays[name].shape != (*batch, *shape):
-                got = f"{arrays[name].shape} beside {arrays[first].shape} for {first!r}"
-                raise ValueError(
-                    requirement(f"{argument}[{name!r}]", f"have shape (..., {', '.join(map(str, shape))})", got)
-                )
+        check_shape("u", u, (self.size,), "batches go through jax.vmap")
+        return self.forward(u, data)
 
-        def inside(values: dict[str, Array]) -> dict[str, Array]:
-            return {n: s.contains(values[n], values, data) for n, s in self._items()}
+    def complete(self, values: Mapping[str, Any], data: Any = None, argument: str = "values") -> Float[Array, "..."]:
+        """As `unconstrain`, with parameters that are not among `values` at the unconstrained 0.
 
-        for _ in batch:
-            inside = jax.vmap(inside)
-        for name, good in inside(arrays).items():
-            if not np.all(good):
-                where = tuple(np.argwhere(~np.asarray(good))[0])
-                raise ValueError(
-                    requirement(
-                        f"{argument}[{name!r}]",
-                        f"lie in {self.supports[self.names.index(name)]}",
-                        np.asarray(arrays[name])[where],
-                    )
-                )
+        Raises:
+            ValueError: if a name is unknown or a shape is wrong.
+        """
+        self._check_names({**dict.fromkeys(self.names), **values}, argument)
+        dtype = jnp.result_type(float)
+        arrays = {n: jnp.asarray(v, dtype) for n, v in values.items()}
+        for name, array in arrays.items():
+            check_shape(f"{argument}[{name!r}]", array, self.shapes[name])
+        missing = [n for n in self.names if n not in arrays]
+        if missing:
+            arrays = {**self.forward(jnp.zeros(self.size, dtype), data)[0], **arrays}
+        u = self.inverse(arrays, data)
+        for name in missing:
+            u = u.at[self.slices[name]].set(0)
+        return u
+
+    def inside(self, values: Mapping[str, Array], data: Any = None) -> dict[str, Array]:
+        """Name -> whether one value has a place in R^d, at infinity where it is on its support's boundary."""
+        known = jnp.logical_not(jnp.isnan(self.inverse(values, data)))
+        return {n: jnp.all(known[s]) & jnp.all(jnp.isfinite(values[n])) for n, s in self.slices.items()}
+
+    def where(self, name: str) -> str:
+        """A parameter's support, in words."""
+        return f"the support of {name} in the model"
 
 
 def _check_entry(name: Any, support: Any) -> None:

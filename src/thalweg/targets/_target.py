@@ -8,9 +8,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from thalweg._core import Array, Float, PRNGKeyArray, Scalar, check_positive_int, one_at_a_time, requirement
+from thalweg._core import (
+    Array,
+    Float,
+    PRNGKeyArray,
+    Scalar,
+    check_positive_int,
+    check_shape,
+    one_at_a_time,
+    requirement,
+)
 from thalweg.targets._data import Original, as_data, check_same_form, digest
-from thalweg.targets._space import Space
+from thalweg.targets._space import AbstractSpace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +45,11 @@ class Target(eqx.Module):
     and the adapters, which check what they are given.
 
     Attributes:
-        space: the parameters and their supports.
+        space: the parameters and the map from R^d onto them.
         data: a pytree of arrays, or None.
         log_joint: (params, data) -> scalar, up to a constant.
+        log_density_in_space: (u, data) -> scalar, log-Jacobian included, where another language computes it on R^d;
+            else None. It must be what `log_joint` and the space's map make together.
         log_prior: params -> scalar, where the target is split into prior and likelihood.
         log_likelihood: (params, data) -> (n,) array, or dict name -> array: one number for each observation.
         deterministic: (params, data) -> dict of derived quantities.
@@ -48,9 +59,10 @@ class Target(eqx.Module):
         name: for reports.
     """
 
-    space: Space
+    space: AbstractSpace
     data: Any
     log_joint: Callable[..., Any] = eqx.field(static=True)
+    log_density_in_space: Callable[..., Any] | None = eqx.field(static=True)
     log_prior: Callable[..., Any] | None = eqx.field(static=True)
     log_likelihood: Callable[..., Any] | None = eqx.field(static=True)
     deterministic: Callable[..., Any] | None = eqx.field(static=True)
@@ -64,10 +76,11 @@ class Target(eqx.Module):
 
     def __init__(
         self,
-        space: Space,
+        space: AbstractSpace,
         log_joint: Callable[..., Any],
         data: Any = None,
         *,
+        log_density_in_space: Callable[..., Any] | None = None,
         log_prior: Callable[..., Any] | None = None,
         log_likelihood: Callable[..., Any] | None = None,
         deterministic: Callable[..., Any] | None = None,
@@ -80,13 +93,15 @@ class Target(eqx.Module):
     ) -> None:
         self.space, self.log_joint, self.data = space, _in_turn(log_joint), as_data(data)
         self._original = Original(data, self.data)
+        self.log_density_in_space = _in_turn(log_density_in_space)
         self.log_prior, self.log_likelihood = _in_turn(log_prior), _in_turn(log_likelihood)
         self.deterministic, self.predictive = _in_turn(deterministic), _in_turn(predictive)
         self.observe, self.observed_names = observe, tuple(observed_names)
         self.name = name
         self._coords = tuple((k, tuple(v)) for k, v in (coords or {}).items())
         self._dims = tuple((k, tuple(v)) for k, v in (dims or {}).items())
-        for function in (log_joint, log_prior, log_likelihood, deterministic, predictive, observe):
+        functions = (log_joint, log_density_in_space, log_prior, log_likelihood, deterministic, predictive, observe)
+        for function in functions:
             _check_hashable(function)
 
     @property
@@ -126,6 +141,9 @@ class Target(eqx.Module):
             ValueError: if the point's shape is wrong, or a weight is given to a target that is not split.
         """
         data = self.data if data is None else data
+        if self.log_density_in_space is not None and isinstance(weight, int | float) and weight == 1:
+            check_shape("u", u, (self.size,), "batches go through jax.vmap")
+            return jnp.asarray(self.log_density_in_space(u, data)).astype(u.dtype)
         params, log_det = self.space.constrain(u, data)
         if self.log_prior is not None and self.log_likelihood is not None:
             likelihood = jax.tree.map(jnp.sum, self.log_likelihood(params, data))
@@ -233,6 +251,7 @@ class Target(eqx.Module):
             self.space,
             self.log_joint,
             data,
+            log_density_in_space=self.log_density_in_space,
             log_prior=self.log_prior,
             log_likelihood=self.log_likelihood,
             deterministic=self.deterministic,
