@@ -78,7 +78,7 @@ ROWS = [
     Row("StandardNormal", lambda: StandardNormal((2,)), "", lambda x: stats.norm.logpdf(x).sum(-1)),
     Row("StudentT", lambda: StudentT((1,), 3.0), "1d", lambda x: stats.t.logpdf(x, 3)[..., 0]),
     Row("StudentT", lambda: StudentT((2,), 5.0), "", lambda x: stats.multivariate_t.logpdf(x, np.zeros(2), df=5)),
-    Row("Normal", lambda: Normal(0.5, 2.0), "scalar", stats.norm(0.5, 2).logpdf),
+    Row("Normal", lambda: Normal(0.5, 2.0), "scalar", lambda x: stats.norm.logpdf(x, 0.5, 2)),
     Row(
         "Normal",
         lambda: Normal(MEAN[:2], [0.5, 2.0], trainable=False),
@@ -101,7 +101,7 @@ ROWS = [
         "UniformBox",
         lambda: UniformBox(*BOX[:, 0]),
         "scalar",
-        stats.uniform(BOX[0, 0], np.ptp(BOX[:, 0])).logpdf,
+        lambda x: stats.uniform.logpdf(x, BOX[0, 0], np.ptp(BOX[:, 0])),
         bounded=True,
     ),
     Row(

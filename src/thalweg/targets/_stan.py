@@ -15,7 +15,7 @@ import numpy as np
 
 from thalweg._core import Array, Scalar, Shape, import_guest, precision, requirement
 from thalweg.targets._check import check_gradient
-from thalweg.targets._data import as_data, nan_leaves
+from thalweg.targets._data import as_data, leaves_with
 from thalweg.targets._data_file import read_data
 from thalweg.targets._space import MappedSpace
 from thalweg.targets._stan_library import Quantity, StanModel, build, translate
@@ -303,7 +303,7 @@ def _read_values(data: Any, types: Mapping[str, Any]) -> dict[str, np.ndarray] |
         raise ValueError(
             requirement("data", "be arrays by name", "a dict or a tuple in them", "tuples are not known here")
         )
-    if found := nan_leaves(arrays):
+    if found := leaves_with(np.isnan, arrays):
         remedy = "Stan has no missing values: leave them out, or make them parameters"
         raise ValueError(requirement("data", "hold no NaN", f"NaN in {', '.join(found)}", remedy))
     return {n: _as_declared(np.asarray(x), types.get(n)) for n, x in arrays.items()} or None
