@@ -27,6 +27,7 @@ from thalweg.targets import (
     real,
     simplex,
     unit_vector,
+    zero_sum,
 )
 
 __version__ = "0.1.0"
@@ -68,4 +69,5 @@ __all__ = [
     "report",
     "simplex",
     "unit_vector",
+    "zero_sum",
 ]

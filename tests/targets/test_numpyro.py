@@ -47,7 +47,8 @@ def constrained(counts):
     p = numpyro.sample("p", dist.Beta(2, 2).expand([2]).to_event(1))
     angle = numpyro.sample("angle", dist.VonMises(0.5, 2.0))
     ends = numpyro.sample("ends", dist.Uniform(-2.0, 5.0))
-    numpyro.sample("z", dist.MultivariateNormal(jnp.zeros(3), scale_tril=L), obs=jnp.array([0.3, 0.1, -0.4]))
+    sums = numpyro.sample("sums", dist.ZeroSumNormal(1.5, (4,)))
+    numpyro.sample("z", dist.MultivariateNormal(sums[1:], scale_tril=L), obs=jnp.array([0.3, 0.1, -0.4]))
     numpyro.sample("counts", dist.Multinomial(6, probs=w), obs=counts)
     numpyro.factor("f", -(low**2) * p.sum() + jnp.cos(angle) - ends**2)
 
@@ -254,7 +255,7 @@ def nothing_latent(y):
 
 
 def zero_sum():
-    numpyro.sample("z", dist.ZeroSumNormal(1.0, (3,)))
+    numpyro.sample("z", dist.ZeroSumNormal(1.0, (3, 2)))
 
 
 def correlation():
@@ -279,7 +280,7 @@ def raises(y):
             "at least one latent site, got none in nothing_latent; every numpyro.sample in it is observed",
         ),
         (lambda: None, (), "must have at least one latent site.*it has no numpyro.sample"),
-        (zero_sum, (), "`site 'z'` must have a support that is known here, got zero_sum of ZeroSumNormal"),
+        (zero_sum, (), "`site 'z'` must have a support that is known here, got zero_sum over 2 axes"),
         (correlation, (), "`site 'R'` must have a support that is known here, got corr_matrix.*LKJCholesky"),
         (raises, (X,), r"`raises` raised KeyError: 'b' \(line \d+ of test_numpyro.py\)"),
         (schools, (), r"`args` must fit schools\(sigma, y=None\), got missing a required argument: 'sigma'"),

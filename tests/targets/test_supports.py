@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, linalg, stats
 
 from thalweg._core import read_file, register, write_file
 from thalweg.targets import (
@@ -25,6 +25,7 @@ from thalweg.targets import (
     real,
     simplex,
     unit_vector,
+    zero_sum,
 )
 
 LOWER = [0, 3, 4, 6, 7, 8]
@@ -43,6 +44,7 @@ ALL = {
     "cholesky_corr": (cholesky_corr(3), [3, 6, 7]),
     "covariance": (covariance(3), LOWER),
     "unit_vector": (unit_vector(4), "surface"),
+    "zero_sum": (zero_sum(4), "surface"),
     "batch of simplices": (simplex(3, 2), [0, 1, 3, 4]),
     "batch of spheres": (unit_vector(3, (2, 1)), "surface"),
 }
@@ -167,6 +169,16 @@ def test_uniform_on_the_sphere():
     np.testing.assert_allclose((values * weights[:, None]).T @ values, np.eye(3) * 4 * np.pi / 3, atol=1e-5)
 
 
+def test_zero_sum_is_helmerts():
+    points, cell = grid(2, 8.0, 81)
+    values, log_dets = jax.jit(jax.vmap(zero_sum(3).bijection().forward_and_log_det))(points)
+    np.testing.assert_allclose(values, points @ linalg.helmert(3), atol=1e-12)
+    np.testing.assert_allclose(values.sum(1), 0, atol=1e-12)
+    # the normal on the plane, whose covariance is what taking the mean away leaves of the identity
+    weights = np.exp(-0.5 * (values**2).sum(1) - np.log(2 * np.pi) + log_dets) * cell
+    np.testing.assert_allclose((values * weights[:, None]).T @ values, np.eye(3) - 1 / 3, atol=1e-6)
+
+
 def test_uniform_correlations_have_the_known_volume():
     """The volume of the 3 x 3 correlation matrices is pi^2 / 2 (Lewandowski, Kurowicka and Joe 2009)."""
     points, cell = grid(3, 9.0, 61)
@@ -264,6 +276,12 @@ def test_check_of_draws(change, message):
     draws = {k: v for k, v in {**GOOD, **change}.items() if v is not None}
     with pytest.raises(ValueError, match=message):
         SPACE.check(draws)
+
+
+def test_a_sum_that_is_not_zero():
+    Space({"z": zero_sum(3)}).check({"z": np.array([1e6, 0.5, -1e6 - 0.5])})
+    with pytest.raises(ValueError, match=r"`draws\['z'\]` must lie in zero_sum\(3\), got"):
+        Space({"z": zero_sum(3)}).check({"z": np.array([1.0, 0.5, -1.0])})
 
 
 def test_shapes_are_checked_on_the_way():

@@ -13,7 +13,15 @@ from thalweg.bijections._networks import MLP, MaskedMLP
 from thalweg.bijections._orthogonal import Householder, Orthogonal, random_orthogonal
 from thalweg.bijections._planar_radial import Planar, Radial
 from thalweg.bijections._sigmoidal import SigmoidalTransformer
-from thalweg.bijections._supports import GreaterThan, Interval, LessThan, Ordered, PositiveOrdered, StickBreaking
+from thalweg.bijections._supports import (
+    GreaterThan,
+    Interval,
+    LessThan,
+    Ordered,
+    PositiveOrdered,
+    StickBreaking,
+    ZeroSum,
+)
 from thalweg.bijections._sylvester import Sylvester
 from thalweg.bijections._transformers import (
     AbstractTransformer,
@@ -65,6 +73,7 @@ __all__ = [
     "TriangularAffine",
     "UnitVector",
     "Vmap",
+    "ZeroSum",
     "random_orthogonal",
     "random_permutation",
     "reverse",

@@ -306,3 +306,50 @@ class StickBreaking(AbstractBijection):
         left = jnp.cumsum(y[::-1])[::-1]
         x = log_distance(y[:-1]) - log_distance(left[1:]) + self._offsets(y.dtype)
         return x, -self._logs(x)[1]
+
+
+@register
+class ZeroSum(AbstractBijection):
+    r"""From R^(k-1) onto the vectors of k numbers with sum 0: $y = H' x$ with Helmert's orthonormal rows.
+
+    $H_i = (1, \dots, 1, -i, 0, \dots) / \sqrt{i (i + 1)}$, i ones first. Lengths are kept, so the log-determinant with
+    respect to the plane's own Lebesgue measure is 0, and x ~ N(0, I) is what PyMC, NumPyro and Stan call a zero-sum
+    normal. Source: Stan reference manual, "Zero sum vector"; Egozcue et al. 2003.
+
+    Args:
+        size: k >= 2.
+    """
+
+    size: int = eqx.field(static=True)
+    context_shape: ClassVar[Shape | None] = None
+    forward_cost: ClassVar[Cost] = "direct"
+    inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, size: int) -> None:
+        self.size = check_positive_int("size", size, 2)
+
+    @property
+    def in_shape(self) -> Shape:
+        """(k - 1,)."""
+        return (self.size - 1,)
+
+    @property
+    def out_shape(self) -> Shape:
+        """(k,)."""
+        return (self.size,)
+
+    def _ones(self, dtype: Any) -> tuple[Array, Array]:
+        """(i, 1 / sqrt(i (i + 1))): the number of ones in each row, and their height."""
+        i = np.arange(1, self.size)
+        return jnp.asarray(i, dtype), jnp.asarray(1 / np.sqrt(i * (i + 1.0)), dtype)
+
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+        i, height = self._ones(x.dtype)
+        ones, zero = height * x, jnp.zeros(1, x.dtype)
+        from_rows = jnp.cumsum(ones[::-1])[::-1]
+        y = jnp.concatenate([from_rows, zero]) - jnp.concatenate([zero, i * ones])
+        return y, jnp.zeros((), x.dtype)
+
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+        i, height = self._ones(y.dtype)
+        return height * (jnp.cumsum(y[:-1]) - i * y[1:]), jnp.zeros((), y.dtype)

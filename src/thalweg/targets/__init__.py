@@ -23,6 +23,7 @@ from thalweg.targets._support import (
     real,
     simplex,
     unit_vector,
+    zero_sum,
 )
 from thalweg.targets._target import Target
 
@@ -56,4 +57,5 @@ __all__ = [
     "simplex",
     "unit_vector",
     "value_and_score_of_rows",
+    "zero_sum",
 ]

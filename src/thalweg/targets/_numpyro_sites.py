@@ -20,6 +20,7 @@ from thalweg.targets._support import (
     real,
     simplex,
     unit_vector,
+    zero_sum,
 )
 
 _SCALARS: dict[str, Callable[..., Support]] = {
@@ -34,6 +35,7 @@ _VECTORS: dict[str, Callable[..., Support]] = {
     "ordered_vector": ordered,
     "positive_ordered_vector": positive_ordered,
     "sphere": unit_vector,
+    "zero_sum": zero_sum,
 }
 _MATRICES: dict[str, Callable[..., Support]] = {"corr_cholesky": cholesky_corr, "positive_definite": covariance}
 
@@ -74,6 +76,10 @@ def support_of(name: str, site: Mapping[str, Any], bound: Callable[[str, Any], A
     shape = jnp.shape(site["value"])
     if words in _SCALARS:
         return _SCALARS[words](shape)
+    if words == "zero_sum" and constraint.event_dim > 1:
+        remedy = "make it of vectors that sum to 0, and subtract means"
+        got = f"zero_sum over {constraint.event_dim} axes"
+        raise RefusedError(requirement(f"site {name!r}", "have a support that is known here", got, remedy))
     if words in _VECTORS:
         return _VECTORS[words](shape[-1], shape[:-1])
     if words in _MATRICES:

@@ -25,6 +25,7 @@ from thalweg.bijections import (
     StickBreaking,
     UnitVector,
     Vmap,
+    ZeroSum,
 )
 
 Kind = Literal[
@@ -39,6 +40,7 @@ Kind = Literal[
     "cholesky_corr",
     "covariance",
     "unit_vector",
+    "zero_sum",
 ]
 
 Bound = Any
@@ -51,6 +53,7 @@ _OF_SIZE_K: dict[str, type[AbstractBijection]] = {
     "cholesky_corr": CholeskyCorrelation,
     "covariance": Covariance,
     "unit_vector": UnitVector,
+    "zero_sum": ZeroSum,
 }
 
 _TOLERANCE = 1e-4
@@ -179,6 +182,8 @@ def _shaped_right(kind: Kind, x: Array) -> Array:
             return (x >= 0).all() & (jnp.abs(x.sum(-1) - 1) < _TOLERANCE)
         case "unit_vector":
             return jnp.abs((x**2).sum(-1) - 1) < _TOLERANCE
+        case "zero_sum":
+            return jnp.abs(x.sum(-1)) < _TOLERANCE * scale
         case "cholesky_corr":
             lower = jnp.abs(jnp.triu(x, 1)).max() == 0
             return lower & (jnp.abs((x**2).sum(-1) - 1) < _TOLERANCE) & (jnp.diagonal(x, axis1=-2, axis2=-1) > 0).all()
@@ -304,3 +309,8 @@ def covariance(k: int, shape: int | Shape | None = None) -> Support:
 def unit_vector(k: int, shape: int | Shape | None = None) -> Support:
     """Unit vectors in R^k, k >= 2; densities are with respect to surface measure."""
     return Support("unit_vector", _axes(shape), check_positive_int("k", k, 2))
+
+
+def zero_sum(k: int, shape: int | Shape | None = None) -> Support:
+    """Vectors of k >= 2 numbers with sum 0; densities are with respect to the plane's own (Lebesgue) measure."""
+    return Support("zero_sum", _axes(shape), check_positive_int("k", k, 2))
