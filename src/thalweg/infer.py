@@ -1,7 +1,6 @@
 """The door `infer`: from a log density to a posterior with a verdict."""
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from thalweg._core import (
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import FLOWS
 from thalweg.ladder import Budget, Climb
-from thalweg.posterior import Posterior
+from thalweg.posterior import Posterior, from_datatree
 from thalweg.run import Checkpoint, Progress
 from thalweg.targets import Target, describe_target, find_start
 
@@ -32,7 +31,7 @@ def infer(
     flow: str | AbstractSampler = "auto",
     seed: Seed = 0,
     budget: float | None = None,
-    init: dict[str, Any] | None = None,
+    init: Any = None,
     mesh: Mesh | None = None,
     dtype: Any = None,
     progress: bool = True,  # noqa: FBT001, FBT002 (part of the public signature)
@@ -56,7 +55,9 @@ def infer(
             all), or a distribution on R^d built by hand, which is fitted as it is.
         seed: an int or a JAX key.
         budget: seconds for the fit; None for no bound.
-        init: a point to start from, name -> constrained value; else 0 and random points in [-2, 2]^d.
+        init: where to start: a point, name -> constrained value; or draws, name -> (m, *shape) or an ArviZ DataTree
+            (another method's posterior), whose mean and covariance the Gaussian begins with. By default 0. Random
+            points in [-2, 2]^d are tried beside it.
         mesh: devices (a `jax.sharding.Mesh`) to cut a step's draws over; None for one.
         dtype: "float32" or "float64"; None for what JAX is set to (float32 unless you changed it).
         progress: whether to draw a bar on standard error.
@@ -79,8 +80,6 @@ def infer(
     dtype = resolve_dtype(dtype)
     _check_flow(flow)
     _check_numbers(steps=steps, n_draws=n_draws, batch_size=batch_size, budget=budget, learning_rate=learning_rate)
-    if init is not None and not isinstance(init, Mapping):
-        raise ValueError(requirement("init", "be a dict of parameter names and values", type(init).__name__))
     if checkpoint is not None and not Path(checkpoint).parent.is_dir():
         raise ValueError(requirement("checkpoint", "be a file in a folder that is there", checkpoint))
     _check_mesh(mesh, n_draws)
@@ -101,10 +100,11 @@ def infer(
     with precision(dtype), Progress(show=progress) as bar:
         target = target.in_default_precision()
         start_key, climb_key = split_on_host(as_key(seed), 2)
+        init = None if init is None else from_datatree(init, target.names)
         starts = find_start(target, start_key, init)
         kept = None
         if checkpoint is not None:
-            told = {k: str(v) for k, v in {**describe_target(target), "init": init}.items()}
+            told = {k: str(v) for k, v in {**describe_target(target), "init": starts.points[0].tolist()}.items()}
             kept = Checkpoint(checkpoint, {**settings, **told}, resume=resume)
         bounds = Budget(None if budget is None else began + budget, bar, kept)
         posterior = Climb(target, settings, climb_key, bounds, mesh).run(flow, starts)

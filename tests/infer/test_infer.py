@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 
+import arviz_base
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,6 +168,27 @@ def test_nan_beyond_a_point_is_reported_by_name():
         posterior.resample(10)
 
 
+def far_and_narrow(p):
+    outside = jnp.abs(p["x"] - 70) > 10
+    return jnp.where(outside, -jnp.inf, -0.5 * ((p["x"] - 70) / 0.01) ** 2) + jnp.log(p["s/scale"]) - p["s/scale"]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["tree", "group"])
+def test_starts_from_an_arviz_posterior(whole):
+    target = tw.from_function(far_and_narrow, {"x": tw.real(), "s/scale": tw.positive()})
+    with pytest.raises(ValueError, match="`log_density` must be finite somewhere"):
+        tw.infer(target, progress=False)
+    rng = np.random.default_rng(0)
+    # another method's draws, ten times too wide
+    draws = {"x": rng.normal(70, 0.1, (4, 50)), "s.scale": rng.gamma(2, 1, (4, 50)), "more": np.zeros((4, 50, 3))}
+    tree = arviz_base.from_dict({"posterior": draws})
+    posterior = tw.infer(target, init=tree if whole else tree["posterior"], progress=False)
+    assert posterior.verdict.ok
+    assert posterior.log_evidence.value == pytest.approx(np.log(0.01 * np.sqrt(2 * np.pi)), abs=0.02)
+    with pytest.raises(ValueError, match="`init` must have draws of x, s/scale, got none of s/scale"):
+        tw.infer(target, init=arviz_base.from_dict({"posterior": {"x": draws["x"]}}), progress=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -181,7 +203,10 @@ def test_nan_beyond_a_point_is_reported_by_name():
         ({"budget": "x"}, "`budget` must be a positive number of seconds, got 'x'"),
         ({"flow": 3}, "`flow` must be a distribution, or one of auto, .*, got int"),
         ({"flow": "AUTO"}, "did you mean 'auto'?"),
-        ({"init": "x"}, "`init` must be a dict of parameter names and values, got str"),
+        (
+            {"init": "x"},
+            "`init` must be a dict of parameter names and values, or of draws, or an ArviZ DataTree, got str",
+        ),
         ({"mesh": 3}, "`mesh` must be a jax.sharding.Mesh, got int"),
         ({"checkpoint": "nowhere/c.thalweg"}, "`checkpoint` must be a file in a folder that is there"),
         ({"init": {"gamma": 1.0}}, "gamma"),

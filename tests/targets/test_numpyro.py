@@ -228,7 +228,7 @@ def test_bounds_follow_replaced_data():
     assert float(target.constrain(jnp.zeros(3))[0]["c"]) == pytest.approx(2.5)
     moved = target.replace_data({"x": np.array([0.5, 7.5])})
     assert float(moved.constrain(jnp.zeros(3))[0]["c"]) == pytest.approx(8.5)
-    assert find_start(moved, 0, n=10).shape == (10, 3)
+    assert find_start(moved, 0, n=10).points.shape == (10, 3)
 
 
 def discrete():
@@ -258,6 +258,11 @@ def zero_sum():
     numpyro.sample("z", dist.ZeroSumNormal(1.0, (3, 2)))
 
 
+def unequal(x, y):
+    slope = numpyro.sample("slope", dist.Normal())
+    numpyro.sample("y", dist.Normal(slope * x, 1), obs=y)
+
+
 def correlation():
     numpyro.sample("R", dist.LKJ(3, 1.0))
 
@@ -284,6 +289,11 @@ def raises(y):
         (correlation, (), "`site 'R'` must have a support that is known here, got corr_matrix.*LKJCholesky"),
         (raises, (X,), r"`raises` raised KeyError: 'b' \(line \d+ of test_numpyro.py\)"),
         (schools, (), r"`args` must fit schools\(sigma, y=None\), got missing a required argument: 'sigma'"),
+        (
+            unequal,
+            (X, X[:3]),
+            r"^`unequal` raised ValueError: site 'y' has shape \(6,\), but what is observed there \(3,\)",
+        ),
         (schools, (SIGMA, Y, 1), "`args` must fit schools.*too many positional arguments"),
         (shared_mean, (np.array(["a"]),), r"`data\['y'\]` must be numeric"),
         pytest.param(

@@ -120,12 +120,12 @@ def test_rows_estimate_the_log_density_without_bias():
 def test_other_numbers_compile_nothing():
     compute = eqx.filter_jit(lambda target, u: target.log_density(u))
     u = jnp.zeros(10)
-    first, start = compute(make_schools(), u), find_start(make_schools(), 0, n=20)
+    first, start = compute(make_schools(), u), find_start(make_schools(), 0, n=20).points
     other = make_schools({"y": Y + 1, "sigma": SIGMA})
     with count_compiles() as compiles:
         second = compute(other, u)
         third = compute(make_schools().replace_data({"y": Y - 1, "sigma": SIGMA}), u)
-        again = find_start(other, 0, n=20)
+        again = find_start(other, 0, n=20).points
     assert compiles.count <= 2  # slicing of the good starts, not the target
     assert len({float(v) for v in (first, second, third)}) == 3
     assert start.shape == again.shape
@@ -304,22 +304,44 @@ def test_the_users_error_is_chained():
 
 def test_starts_are_good_and_the_first_is_init():
     target = make_schools()
-    starts = find_start(target, 0)
+    starts = find_start(target, 0).points
     assert starts.shape == (100, 10)
     np.testing.assert_array_equal(starts[0], np.zeros(10))
     assert float(jnp.abs(starts).max()) <= 2
-    starts = find_start(target, 0, init={"tau": 3.0})
+    starts = find_start(target, 0, init={"tau": 3.0}).points
     np.testing.assert_allclose(starts[0], np.array([0, np.log(3), *[0] * 8]))
-    np.testing.assert_array_equal(starts[1:], find_start(target, 0)[1:])
+    np.testing.assert_array_equal(starts[1:], find_start(target, 0).points[1:])
     with pytest.raises(ValueError, match="must name exactly mu, tau, theta, got an unknown 'sigma'"):
         find_start(target, 0, init={"sigma": 1.0})
     with pytest.raises(ValueError, match=r"`init\['tau'\]` must lie in greater_than\(0\), got -1.0"):
         find_start(target, 0, init={"tau": -1.0})
 
 
+def test_draws_to_start_from():
+    target = make_schools()
+    rng = np.random.default_rng(0)
+    draws = {"mu": rng.normal(1, 2, 400), "tau": rng.exponential(3, 400), "theta": rng.normal(0, 1, (400, 8))}
+    starts = find_start(target, 0, init=draws)
+    u = np.column_stack([draws["mu"], np.log(draws["tau"]), draws["theta"]])
+    np.testing.assert_allclose(starts.points[0], u.mean(0))
+    assert starts.scale_tril is not None
+    shrunk = (400 * np.cov(u.T) + 5e-3 * np.eye(10)) / 405
+    np.testing.assert_allclose(starts.scale_tril @ starts.scale_tril.T, shrunk, atol=1e-12)
+    assert find_start(target, 0).scale_tril is None
+    few = find_start(target, 0, init={k: v[:3] for k, v in draws.items()}).scale_tril
+    assert few is not None
+    assert (np.diagonal(few) > 0).all()
+    with pytest.raises(ValueError, match="must name exactly mu, tau, theta, got none for 'tau'"):
+        find_start(target, 0, init={k: v for k, v in draws.items() if k != "tau"})
+    with pytest.raises(ValueError, match=r"`init\['tau'\]` must lie in greater_than\(0\), got -"):
+        find_start(target, 0, init={**draws, "tau": -draws["tau"]})
+    with pytest.raises(ValueError, match=r"`init` must have at least 2 draws"):
+        find_start(target, 0, init={k: v[:1] for k, v in draws.items()})
+
+
 def test_only_finite_starts_are_kept():
     target = from_function(lambda p: jnp.where(p["x"] > 1, -p["x"], -jnp.inf), X)
-    starts = find_start(target, 0)
+    starts = find_start(target, 0).points
     assert 0 < starts.shape[0] < 100
     assert bool((starts > 1).all())
 

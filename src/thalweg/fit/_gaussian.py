@@ -66,11 +66,16 @@ class GaussianFit(AbstractProcess[GaussianState]):
         self.target, self.rate, self.cool_steps = target, rate, cool_steps
         self.n_pairs = 32 + target.size if n_pairs is None else n_pairs
 
-    def init(self, starts: Any, scale: float = 0.1) -> GaussianState:
-        """The state before the first step: narrow Gaussians at `starts`, (k, d); every other one is careful."""
+    def init(self, starts: Any, scale_tril: Any = None) -> GaussianState:
+        """The state before the first step: Gaussians at `starts`, (k, d); every other one is careful.
+
+        They are narrow, but for the first two where `scale_tril`, (d, d), says how wide they are.
+        """
         loc = np.array(starts, float)
         k, d = loc.shape
-        tril = np.tile(scale * np.eye(d), (k, 1, 1))
+        tril = np.tile(0.1 * np.eye(d), (k, 1, 1))
+        if scale_tril is not None:
+            tril[:2] = scale_tril
         return GaussianState(loc, tril, np.array(-1), np.array(0))
 
     def advance(

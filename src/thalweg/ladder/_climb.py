@@ -16,9 +16,8 @@ from thalweg.flows import make_flow
 from thalweg.ladder._modes import Mode, missed_mode
 from thalweg.ladder._rungs import Budget, Rung, flow_process, flow_rung, gaussian_rung, gaussian_weights
 from thalweg.posterior import Posterior, make_posterior, rehearse
-from thalweg.targets import Target
+from thalweg.targets import Starts, Target
 
-_N_STARTS = 3
 _STEPS, _FURTHER_STEPS = 500, 2500
 _GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE, _NOTHING_TO_GAIN = 0.3, 0.5, 0.5, 0.95
 """A Gaussian whose weights are this good needs no flow, a flow no further steps."""
@@ -61,8 +60,8 @@ class Climb:
     budget: Budget
     mesh: Mesh | None
 
-    def run(self, flow: str | AbstractSampler, starts: np.ndarray) -> Posterior:
-        """The posterior by "auto", by a flow's name, or by a flow built by hand, from starts (k, d).
+    def run(self, flow: str | AbstractSampler, starts: Starts) -> Posterior:
+        """The posterior by "auto", by a flow's name, or by a flow built by hand.
 
         Raises:
             ValueError: if a flow built by hand has another shape than R^d.
@@ -72,7 +71,7 @@ class Climb:
         if not isinstance(flow, str):
             check_shape("flow", np.empty(flow.shape), (target.size,), "a flow built by hand is a distribution on R^d")
             return self._fit(flow, self.settings["flow"], flow_key, partial(self._finish, weigh_key, []))
-        best, others, gaussian = gaussian_rung(target, starts[:_N_STARTS], gauss_key, self.budget)
+        best, others, gaussian = gaussian_rung(target, starts, gauss_key, self.budget)
         finish = partial(self._finish, weigh_key, others)
         fitted = gaussian._replace(flow=make_flow("gaussian", target.size, **best._asdict()))
         if flow == "gaussian":

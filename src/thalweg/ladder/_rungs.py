@@ -13,8 +13,9 @@ from thalweg.flows import tail_degrees_of_freedom
 from thalweg.ladder._modes import Mode, other_modes
 from thalweg.objectives import ReverseKL
 from thalweg.run import Checkpoint, Progress, Status, run
-from thalweg.targets import Target, log_density_of_rows
+from thalweg.targets import Starts, Target, log_density_of_rows
 
+_N_STARTS = 3
 _ENDS, _WORSE = 20, 1.0
 """A flow whose last steps' median ELBO is this many nats below that of its first ones is dropped."""
 
@@ -67,7 +68,7 @@ def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generat
 
 
 def gaussian_rung(
-    target: Target, starts: np.ndarray, key: PRNGKeyArray, budget: Budget, *, steps: int = 500
+    target: Target, starts: Starts, key: PRNGKeyArray, budget: Budget, *, steps: int = 500
 ) -> tuple[Mode, list[Mode], Rung]:
     """Fit a full-rank Gaussian from every start, from the first both carefully and boldly, and keep the best ELBO.
 
@@ -80,7 +81,7 @@ def gaussian_rung(
     fit_key, judge_key = split_on_host(key, 2)
     result = run(
         process,
-        process.init(np.concatenate([starts[:1], starts])),
+        process.init(np.concatenate([starts.points[:1], starts.points[:_N_STARTS]]), starts.scale_tril),
         fit_key,
         steps=steps,
         name="Gaussian start",

@@ -1,6 +1,6 @@
 """What every door leads to: draws, density, evidence, a verdict, ArviZ, a file."""
 
-from thalweg.posterior._arviz import preload
+from thalweg.posterior._arviz import from_datatree, preload
 from thalweg.posterior._draws import WeighedDraws, draw_and_score, rehearse, score, weigh
 from thalweg.posterior._estimates import Bound, Estimate
 from thalweg.posterior._make import load, make_posterior
@@ -15,6 +15,7 @@ __all__ = [
     "WeighedDraws",
     "WeightedDraws",
     "draw_and_score",
+    "from_datatree",
     "judge",
     "load",
     "make_posterior",

@@ -1,10 +1,11 @@
 """The one file that knows ArviZ and xarray."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from thalweg._core import import_guest
+from thalweg._core import import_guest, requirement
 from thalweg.targets import Target
 
 _CHAINS = 4
@@ -19,6 +20,37 @@ def preload() -> None:
 def _plain(name: str) -> str:
     """A name that a DataTree takes: NumPyro's scopes put a slash in, which is a path to it."""
     return name.replace("/", ".")
+
+
+def from_datatree(tree: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The draws of some variables, name -> (n, *shape), chains one after the other.
+
+    Args:
+        tree: with a group "posterior" (a DataTree, or ArviZ's older InferenceData), or that group itself; or a dict of
+            arrays, which is given back.
+        names: of the variables.
+
+    Raises:
+        ValueError: if there is no such group, or a variable is missing in it.
+    """
+    if isinstance(tree, dict):
+        return tree
+    group = getattr(tree, "posterior", None)
+    group = tree if group is None else group
+    if not hasattr(group, "data_vars"):
+        must = "be a dict of parameter names and values, or of draws, or an ArviZ DataTree"
+        raise ValueError(requirement("init", must, type(tree).__name__))
+    known = list(group.data_vars)
+    missing = [n for n in names if _plain(n) not in known]
+    if missing:
+        raise ValueError(requirement("init", f"have draws of {', '.join(names)}", f"none of {', '.join(missing)}"))
+    found = {}
+    for name in names:
+        variable = group[_plain(name)]
+        chains = [d for d in ("chain", "draw", "sample") if d in variable.dims]
+        values = np.asarray(variable.transpose(*chains, ...).values)
+        found[name] = values.reshape(-1, *values.shape[len(chains) :])
+    return found
 
 
 def to_datatree(

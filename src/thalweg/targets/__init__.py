@@ -8,7 +8,7 @@ from thalweg.targets._pymc import from_pymc
 from thalweg.targets._rows import check_same_target, describe_target, log_density_of_rows, value_and_score_of_rows
 from thalweg.targets._space import AbstractSpace, MappedSpace, Space
 from thalweg.targets._stan import from_stan
-from thalweg.targets._start import find_start
+from thalweg.targets._start import Starts, find_start
 from thalweg.targets._support import (
     Support,
     cholesky_corr,
@@ -31,6 +31,7 @@ __all__ = [
     "AbstractSpace",
     "MappedSpace",
     "Space",
+    "Starts",
     "Support",
     "Target",
     "check_log_density",

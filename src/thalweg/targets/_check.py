@@ -96,6 +96,10 @@ def check_gradient(target: Target, argument: str) -> None:
     """
     points = jax.ShapeDtypeStruct((2, target.size), jnp.result_type(float))
     try:
+        jax.eval_shape(target.log_density, jax.ShapeDtypeStruct((target.size,), points.dtype))
+    except Exception as error:
+        raise ValueError(raised(argument, error)) from error
+    try:
         jax.eval_shape(jax.vmap(jax.value_and_grad(target.log_density)), points)
     except Exception as error:
         must = "have a gradient that jax.grad finds, at many points at once by jax.vmap"

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -122,9 +123,17 @@ def _log_probs(model: Model, params: Mapping[str, Array], data: Any) -> dict[str
     arguments, keywords = model.arguments(data)
     with _usual_promotion():
         seeded = numpyro.handlers.seed(model.function, jax.random.key(0))
-        log_probs, _ = numpyro.infer.util.compute_log_probs(
-            seeded, arguments, keywords, dict(params), sum_log_prob=False
-        )
+        try:
+            log_probs, _ = numpyro.infer.util.compute_log_probs(
+                seeded, arguments, keywords, dict(params), sum_log_prob=False
+            )
+        except ValueError as error:
+            # NumPyro speaks of a guide where an observation has another shape than its distribution
+            found = re.search(r"Model and guide shapes disagree at site: '(.*)': (\(.*\)) vs (\(.*\))", str(error))
+            if found is None:
+                raise
+            site, own, seen = found.groups()
+            raise ValueError(f"site '{site}' has shape {own}, but what is observed there {seen}") from error
         return {k: jnp.asarray(v, jnp.result_type(float)) for k, v in log_probs.items()}
 
 

@@ -1,30 +1,49 @@
 """Where to begin: points of R^d at which the log density and its gradient are finite."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Seed, check_positive_int, numpy_rng, requirement
+from thalweg._core import Array, Seed, check_positive_int, from_numpy, numpy_rng, requirement
 from thalweg.targets._check import raised
 from thalweg.targets._data import leaves_with
 from thalweg.targets._nan import first_nan
 from thalweg.targets._rows import value_and_score_of_rows
 from thalweg.targets._target import Target
 
+_DRAWS_READ = 5000
+"""Of draws to begin at, that many are looked at."""
 
-def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None, n: int = 100) -> np.ndarray:
+
+class Starts(NamedTuple):
+    """Where to begin.
+
+    Attributes:
+        points: (k, d), k >= 1.
+        scale_tril: Cholesky factor of the covariance of the draws that the first point is the mean of; None where it
+            is not of draws.
+    """
+
+    points: np.ndarray
+    scale_tril: np.ndarray | None
+
+
+def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None, n: int = 100) -> Starts:
     """Points with finite log density and gradient: `init` (or 0) first if it is one, then random ones in [-2, 2]^d.
 
     Args:
         target: the target.
         seed: an int or a JAX key.
-        init: constrained values to begin at; parameters left out begin at the unconstrained 0.
+        init: constrained values to begin at; parameters left out begin at the unconstrained 0. Or draws of all
+            parameters, name -> (m, *shape), to begin at their mean and with their covariance.
         n: how many points are tried.
 
     Returns:
-        The k <= n good ones, (k, d), k >= 1.
+        The good ones.
 
     Raises:
         ValueError: if none is good: which parameter is to blame, as far as can be told, and where; or if `init` has an
@@ -32,8 +51,10 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
     """
     n = check_positive_int("n", n)
     dtype = jnp.result_type(float)
-    first = np.zeros(target.size, dtype)
-    if init is not None:
+    first, scale_tril = np.zeros(target.size, dtype), None
+    if init is not None and _are_draws(target, init):
+        first, scale_tril = _moments(target, init)
+    elif init is not None:
         first = np.asarray(target.space.complete(init, target.data, "init"))
         target.space.check({**target.constrain(jnp.asarray(first))[0], **init}, target.data, "init")
     if not np.isfinite(first).all():
@@ -48,7 +69,37 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
     good = np.isfinite(values) & np.isfinite(gradients).all(axis=1)
     if not good.any():
         raise ValueError(_blame(target, points, values, gradients))
-    return points[good]
+    return Starts(points[good], scale_tril if good[0] else None)
+
+
+def _are_draws(target: Target, init: Mapping[str, Any]) -> bool:
+    shapes = target.space.shapes
+    known = [n for n in init if n in shapes]
+    return bool(known) and all(np.ndim(init[n]) == len(shapes[n]) + 1 for n in known)
+
+
+@eqx.filter_jit
+def _unconstrain(target: Target, draws: Mapping[str, Array]) -> Array:
+    return jax.vmap(target.unconstrain)(draws)
+
+
+def _moments(target: Target, draws: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, Cholesky factor of the covariance) of draws in R^d.
+
+    Shrunk as by five draws of variance 1e-3, so that few draws will do. Source: Stan reference manual, "HMC algorithm
+    parameters".
+    """
+    arrays = {n: np.asarray(x, jnp.result_type(float)) for n, x in draws.items()}
+    target.space.check(arrays, target.data, "init")
+    count = len(arrays[target.names[0]])
+    few = np.linspace(0, count - 1, min(count, _DRAWS_READ)).astype(int)
+    u = np.asarray(_unconstrain(target, {n: from_numpy(arrays[n][few]) for n in target.names}), float)
+    u = u[np.isfinite(u).all(axis=1)]
+    if len(u) < 2:
+        raise ValueError(requirement("init", "have at least 2 draws inside the supports", len(u)))
+    m, d = u.shape
+    covariance = (m * np.atleast_2d(np.cov(u.T)) + 5e-3 * np.eye(d)) / (m + 5)
+    return u.mean(0).astype(jnp.result_type(float)), np.linalg.cholesky(covariance)
 
 
 def _blame(target: Target, points: np.ndarray, values: np.ndarray, gradients: np.ndarray) -> str:
