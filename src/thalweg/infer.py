@@ -82,6 +82,8 @@ def infer(
     _check_numbers(steps=steps, n_draws=n_draws, batch_size=batch_size, budget=budget, learning_rate=learning_rate)
     if checkpoint is not None and not Path(checkpoint).parent.is_dir():
         raise ValueError(requirement("checkpoint", "be a file in a folder that is there", checkpoint))
+    if resume and checkpoint is None:
+        raise ValueError(requirement("checkpoint", "be the file to resume from", "None"))
     _check_mesh(mesh, n_draws)
     if batch_size is not None and not target.is_split:
         raise ValueError(requirement("batch_size", "be None unless the target comes from from_likelihood", batch_size))

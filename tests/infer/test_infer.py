@@ -210,6 +210,7 @@ def test_starts_from_an_arviz_posterior(whole):
         ({"mesh": 3}, "`mesh` must be a jax.sharding.Mesh, got int"),
         ({"checkpoint": "nowhere/c.thalweg"}, "`checkpoint` must be a file in a folder that is there"),
         ({"init": {"gamma": 1.0}}, "gamma"),
+        ({"resume": True}, "`checkpoint` must be the file to resume from, got None"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -253,3 +253,8 @@ def test_scores_come_with_the_draws_exactly():
 def test_log_prob_wants_rows(posterior, bad):
     with pytest.raises(ValueError, match=r"`draws\['mu'\]` must have shape"):
         posterior.log_prob({"mu": bad, "s": np.ones(3), "p": np.full((3, 3), 1 / 3)})
+
+
+def test_log_prob_wants_equally_many(posterior):
+    with pytest.raises(ValueError, match="`draws` must have equally many of every parameter, got 2 of 'mu', 3 of 's'"):
+        posterior.log_prob({"mu": np.ones(2), "s": np.ones(3), "p": np.full((3, 3), 1 / 3)})

@@ -77,6 +77,21 @@ def test_writes_one_small_file_fast(tmp_path):
     assert 1e5 < path.stat().st_size < 3e6
 
 
+@pytest.mark.parametrize("spread", [0.02, 0.3, 1.0, 3.0])
+def test_every_axis_has_numbers(spread):
+    posterior = FakePosterior()
+    posterior.log_weights = spread * np.random.default_rng(0).standard_normal(10_000)
+    tail = draw_figures(gather(posterior)).tail
+    assert tail is not None
+    # the numbers of the axis across come before its label
+    assert tail.svg[: tail.svg.index("weight / mean weight")].count("</text>") >= 2
+
+
+def test_something_else_than_a_posterior(tmp_path):
+    with pytest.raises(ValueError, match=r"`posterior` must be a Posterior, got a str; a file is read by thalweg.load"):
+        report("runs/posterior.thalweg", tmp_path / "report.html")
+
+
 def test_is_the_same_every_time(whole):
     assert page_of(FakePosterior())[0] == whole[0]
 

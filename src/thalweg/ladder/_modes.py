@@ -10,7 +10,7 @@ from thalweg.distributions import AbstractSampler
 from thalweg.posterior import draw_and_score, score
 from thalweg.targets import Target, log_density_of_rows
 
-_APART, _NATS, _TOO_HIGH = 5.0, 5.0, 5.0
+APART, _NATS, _TOO_HIGH = 5.0, 5.0, 5.0
 _DRAWS = 200
 
 
@@ -31,7 +31,7 @@ def other_modes(loc: np.ndarray, scale_tril: np.ndarray, elbo: np.ndarray, best:
     modes = [Mode(loc[best], scale_tril[best])]
     for k in np.argsort(-np.where(np.isnan(elbo), -np.inf, elbo)):
         new = Mode(loc[k], scale_tril[k])
-        if elbo[k] > elbo[best] - _NATS and all(_distance(new, mode) > _APART for mode in modes):
+        if elbo[k] > elbo[best] - _NATS and all(_distance(new, mode) > APART for mode in modes):
             modes.append(new)
     return modes[1:]
 

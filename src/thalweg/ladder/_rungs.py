@@ -11,6 +11,7 @@ from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
 from thalweg.flows import tail_degrees_of_freedom
 from thalweg.ladder._modes import Mode, other_modes
+from thalweg.ladder._scout import elsewhere
 from thalweg.objectives import ReverseKL
 from thalweg.run import Checkpoint, Progress, Status, run
 from thalweg.targets import Starts, Target, log_density_of_rows
@@ -72,28 +73,33 @@ def gaussian_rung(
 ) -> tuple[Mode, list[Mode], Rung]:
     """Fit a full-rank Gaussian from every start, from the first both carefully and boldly, and keep the best ELBO.
 
-    By all rows of the data: that is no more than the weights will ask for, and its steps have no noise at the end.
+    Then from places uphill of many other points, where there are such that the best one does not reach. By all rows of
+    the data: that is no more than the weights will ask for, and its steps have no noise at the end.
 
     Returns:
         (the best, other modes that starts ended in, what was done; its flow is None).
     """
     process = GaussianFit(target)
-    fit_key, judge_key = split_on_host(key, 2)
-    result = run(
-        process,
-        process.init(np.concatenate([starts.points[:1], starts.points[:_N_STARTS]]), starts.scale_tril),
-        fit_key,
-        steps=steps,
-        name="Gaussian start",
-        progress=budget.progress,
-        checkpoint=budget.checkpoint,
-        deadline=budget.deadline,
-    )
-    elbo = _elbo_of_starts(target, result.state, numpy_rng(judge_key))
-    best = int(np.nanargmax(np.where(np.isnan(elbo), -np.inf, elbo)))
+    fit_key, judge_key, else_key, else_judge_key = split_on_host(key, 4)
+
+    def fit(state: GaussianState, name: str, fit_key: PRNGKeyArray, judge_key: PRNGKeyArray) -> tuple[Any, np.ndarray]:
+        bounds = {"progress": budget.progress, "checkpoint": budget.checkpoint, "deadline": budget.deadline}
+        result = run(process, state, fit_key, steps=steps, name=name, **bounds)
+        elbo = _elbo_of_starts(target, result.state, numpy_rng(judge_key))
+        return result, np.where(np.isnan(elbo), -np.inf, elbo)
+
+    first = np.concatenate([starts.points[:1], starts.points[:_N_STARTS]])
+    result, elbo = fit(process.init(first, starts.scale_tril), "Gaussian start", fit_key, judge_key)
+    loc, tril = result.state.loc, result.state.scale_tril
+    best = int(np.argmax(elbo))
+    further = np.empty((0, 0)) if budget.is_over else elsewhere(target, starts.points, Mode(loc[best], tril[best]))
+    if len(further):
+        more, its_elbo = fit(process.init(further), "Gaussian elsewhere", else_key, else_judge_key)
+        loc, tril = np.concatenate([loc, more.state.loc]), np.concatenate([tril, more.state.scale_tril])
+        elbo = np.concatenate([elbo, its_elbo])
+        best = int(np.argmax(elbo))
     done = len(result.history["elbo"])
     sentence = f"full-rank Gaussian: ELBO {elbo[best]:.2f} after {done} steps, the best of {len(elbo)} fits"
-    loc, tril = result.state.loc, result.state.scale_tril
     others = other_modes(loc, tril, elbo, best)
     return Mode(loc[best], tril[best]), others, Rung(None, result.history, sentence, None)
 

@@ -161,6 +161,10 @@ class Posterior:
                 if values.ndim != len(space.shapes[name]) + 1 or not len(values):
                     must = f"have shape {('n', *space.shapes[name])}, n >= 1".replace("'", "")
                     raise ValueError(requirement(f"draws[{name!r}]", must, values.shape))
+            lengths = {len(v) for v in inside.values()}
+            if len(lengths) > 1:
+                got = ", ".join(f"{len(v)} of {k!r}" for k, v in inside.items())
+                raise ValueError(requirement("draws", "have equally many of every parameter", got))
             space.check(inside, self._data)
             u, log_det = _draws.unconstrain(space, self._data, inside)
             log_q = _draws.score(self.flow, u) - log_det

@@ -169,6 +169,7 @@ def _tail(tail: Tail) -> Figure:
     kept = np.unique(count - np.round(np.geomspace(1, count, _CURVE)).astype(int))
     kept = kept[kept >= count // 100]  # the few smallest would only stretch the axis
     _dots(axes, tail.ratios[kept], above[kept], edgecolor=ACCENT, linewidth=2.6)
+    low, high = tail.ratios[kept].min(), tail.ratios[kept].max()
     if np.isfinite(tail.fit.khat):
         excess = np.geomspace(1e-3, 3.0, 80) * (tail.ratios[-1] - tail.start)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -177,9 +178,11 @@ def _tail(tail: Tail) -> Figure:
             share = tail.share * np.exp(log_share)
         drawn = share > 0.3 / tail.n_draws
         axes.plot(tail.start + excess[drawn], share[drawn], color=INK, linewidth=1.4, dashes=(4, 2))
+        high = max(high, tail.start + excess[drawn].max(initial=0.0))
     axes.set(yscale="log", xlabel="weight / mean weight", ylabel="share of draws above")
-    if tail.ratios[kept].max() > 20 * tail.ratios[kept].min():  # a log scale of less has no number on it
+    if high > 20 * low:  # a log scale of less may have no number on it
         axes.set_xscale("log")
+    axes.set_xlim(low, 1.05 * high)
     axes.minorticks_off()
     axes.set_ylim(0.3 / tail.n_draws, 1.5)
     alt = f"Share of draws whose weight exceeds a value, on a log scale; k-hat {tail.khat:.2f}"

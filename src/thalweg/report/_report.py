@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from thalweg._core import import_guest, write_atomically
+from thalweg._core import import_guest, requirement, write_atomically
 from thalweg.report._content import gather
 from thalweg.report._figures import draw_figures
 from thalweg.report._page import render
@@ -30,8 +30,12 @@ def report(posterior: Any, path: str | Path) -> Path:
         The path.
 
     Raises:
+        ValueError: if it is not a posterior.
         OSError: if the file cannot be written.
     """
+    if not hasattr(posterior, "verdict"):
+        got = f"a {type(posterior).__name__}"
+        raise ValueError(requirement("posterior", "be a Posterior", got, "a file is read by thalweg.load"))
     content = gather(posterior)
     html = render(content, draw_figures(content))
     return write_atomically(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))

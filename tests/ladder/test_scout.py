@@ -1,0 +1,63 @@
+"""Modes that the first starts miss: densities whose modes are known."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy.stats import norm
+
+import thalweg as tw
+from thalweg.ladder._modes import Mode
+from thalweg.ladder._scout import elsewhere
+from thalweg.targets import find_start
+
+
+def product(p):
+    """Modes at (a, b) and (-a, -b), of half the mass each."""
+    return norm.logpdf(p["a"]) + norm.logpdf(p["b"]) + norm.logpdf(1.0, p["a"] * p["b"], 0.2)
+
+
+def two_normals(p):
+    """Four fifths of the mass at 8 in every direction, the rest at -8."""
+    right, left = (norm.logpdf(p["x"], m, 0.5).sum() for m in (8.0, -8.0))
+    return jnp.logaddexp(jnp.log(0.8) + right, jnp.log(0.2) + left)
+
+
+def badly_scaled(p):
+    scales = jnp.asarray([1e-3, 1.0, 300.0])
+    mixed = jnp.asarray([[1.0, 0, 0], [0.5, 1, 0], [0.3, -0.9, 1]]) @ (p["x"] / scales)
+    return -0.5 * jnp.sum((mixed - 3) ** 2)
+
+
+def places(log_density, size, loc, scale):
+    target = tw.from_function(log_density, {"x": tw.real(size)})
+    mode = Mode(np.full(size, loc), scale * np.eye(size))
+    return elsewhere(target, find_start(target, 0).points, mode)
+
+
+def test_the_other_of_two_modes_alone_is_found():
+    found = places(two_normals, 6, 8.0, 0.5)
+    assert found.shape == (1, 6)
+    np.testing.assert_allclose(found[0], -8, atol=0.05)
+
+
+def test_a_gaussian_target_has_nothing_elsewhere():
+    assert places(lambda p: -0.5 * jnp.sum((p["x"] - 1) ** 2), 5, 1.0, 1.0).shape == (0, 5)
+
+
+def test_scales_do_not_matter_to_scouts():
+    # from a wrong Gaussian, the mode is what is found
+    target = tw.from_function(badly_scaled, {"x": tw.real(3)})
+    wrong = Mode(np.array([1e3, 1e3, 1e3]), 1e-3 * np.eye(3))
+    found = elsewhere(target, find_start(target, 0).points, wrong)
+    mode = np.linalg.solve([[1.0, 0, 0], [0.5, 1, 0], [0.3, -0.9, 1]], [3, 3, 3]) * [1e-3, 1, 300]
+    assert len(found)
+    np.testing.assert_allclose(found[0], mode, rtol=0.2)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_half_of_two_mirrored_modes_is_not_trusted(seed):
+    # from 0, a saddle, and two random points, all starts may end in one of them
+    target = tw.from_function(product, {"a": tw.real(), "b": tw.real()})
+    posterior = tw.infer(target, seed=seed, steps=200, progress=False)
+    assert not posterior.verdict.ok
+    assert "another mode" in str(posterior.verdict)
