@@ -14,6 +14,11 @@ from thalweg._core import Skeleton, partition_trainable, precision, read_file, w
 from thalweg.bijections import Hyper, Planar
 
 rows = pytest.mark.parametrize("row", ROWS, ids=str)
+FIRST = {row.export: row for row in reversed(ROWS)}
+# what compiles long: one row an export among the fast tests
+costly_rows = pytest.mark.parametrize(
+    "row", [r if FIRST[r.export] is r else pytest.param(r, marks=pytest.mark.slow) for r in ROWS], ids=str
+)
 TOLERANCE = 1e-8
 SIZES = (0.0, 1e-30, 1e5, 1e18, 1e30)
 
@@ -83,7 +88,7 @@ def pushed_scores(bijection, x, context):
     return (y, log_det), score, jax.grad(log_q)(y), path_gradient
 
 
-@rows
+@costly_rows
 def test_scores_are_pushed_along(row):
     f = noised(row.build())
     if f.in_shape != f.out_shape and row.constrained:
@@ -96,7 +101,7 @@ def test_scores_are_pushed_along(row):
     np.testing.assert_array_equal(gradient, 0)
 
 
-@rows
+@costly_rows
 def test_jit_vmap_and_plain_agree_and_nothing_is_compiled_twice(row):
     f = noised(row.build())
     context = context_of(f, 0)
@@ -108,7 +113,7 @@ def test_jit_vmap_and_plain_agree_and_nothing_is_compiled_twice(row):
     assert compiles.count == 0
 
     plain = f.forward_and_log_det(x, context)
-    batched = jax.vmap(f.forward_and_log_det, in_axes=(0, None))(jnp.stack([x, x]), context)
+    batched = eqx.filter_jit(jax.vmap(f.forward_and_log_det, in_axes=(0, None)))(jnp.stack([x, x]), context)
     for a, b, c in zip(jitted, plain, batched, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(c, jnp.stack([a, a]), rtol=1e-12, atol=1e-12)
@@ -139,9 +144,12 @@ def all_methods(moving, rest, x, y, context, *, last, scores):
 
 # of those that are mapped over by vmap, one without a context and one with
 BATCHED = [r for r in ROWS if (f := r.build()).takes_batches or isinstance(f, Planar | Hyper)]
+QUICK = ("Permutation", "TriangularAffine", "Identity", "Planar", "Coupling-affine", "Autoregressive-affine")
 
 
-@pytest.mark.parametrize("row", BATCHED, ids=str)
+@pytest.mark.parametrize(
+    "row", [r if str(r) in QUICK else pytest.param(r, marks=pytest.mark.slow) for r in BATCHED], ids=str
+)
 def test_a_batch_axis_at_the_end_is_as_vmap(row):
     f = noised(row.build())
     x = jnp.stack([point(f.in_shape, seed) for seed in range(3)])
@@ -181,7 +189,7 @@ def extreme_points(shape, sizes=SIZES):
     return jnp.asarray(np.stack(corners + axes).reshape(-1, *shape), jnp.float32)
 
 
-@rows
+@costly_rows
 @pytest.mark.parametrize("backwards", [False, True], ids=["forward", "inverse"])
 def test_values_and_gradients_are_finite_in_single_precision(row, backwards):
     with precision("float32"):

@@ -91,7 +91,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("guest", FORMS)
+@pytest.mark.parametrize("guest", [pytest.param("httpstan", marks=pytest.mark.slow), "pymc"])
 def test_a_run_of_another_language(guest, tmp_path, pytestconfig):
     pytest.importorskip(guest)
     name, source = FORMS[guest]

@@ -90,7 +90,11 @@ def sized_by_data():
     return model
 
 
-MODELS = (schools, supports, correlated, censored, missing, mixed, process, sized_by_data)
+QUICK = (schools, censored, missing)
+MODELS = (
+    *QUICK,
+    *(pytest.param(m, marks=pytest.mark.slow) for m in (supports, correlated, mixed, process, sized_by_data)),
+)
 
 
 def call(function, *args):
@@ -201,6 +205,7 @@ def test_single_precision_without_a_word():
     np.testing.assert_allclose(again.log_density(jnp.linspace(-1.0, 1.0, 10)), exact, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", ["0", "1"])
 def test_importing_pymc_leaves_jaxs_precision_alone(x64):
     code = """

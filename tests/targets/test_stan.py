@@ -41,12 +41,14 @@ def call(function, *args):
     return function(*args)
 
 
+@pytest.mark.slow
 def test_log_density_is_posteriordbs():
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         # normalising constants are kept, so that the evidence is one
         assert check_form(SCHOOLS, "stan") == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_gradient_in_closed_form(schools):
     u = schools.unconstrain(PARAMS)
     mu, tau, theta = (PARAMS[k] for k in ("mu", "tau", "theta"))
@@ -66,6 +68,7 @@ def test_gradient_in_closed_form(schools):
     np.testing.assert_allclose(jax.jvp(schools.log_density, (u,), (tangent,))[1], by_hand @ tangent)
 
 
+@pytest.mark.slow
 def test_jit_vmap_and_plain_agree(schools, getkey):
     u = jax.random.normal(getkey(), (3, 4, 10))
     function = jax.value_and_grad(schools.log_density)
@@ -78,6 +81,7 @@ def test_jit_vmap_and_plain_agree(schools, getkey):
         np.testing.assert_array_equal(gradient[i], one[1])
 
 
+@pytest.mark.slow
 def test_everything_else_the_program_knows(schools):
     assert (schools.names, schools.name, schools.observed_names) == (("theta", "mu", "tau"), "program", ("y",))
     u = jnp.linspace(-1.0, 1.0, 10)
@@ -103,6 +107,7 @@ def test_everything_else_the_program_knows(schools):
     np.testing.assert_array_equal(draws, draw(jax.random.split(jax.random.key(1), 4000)))
 
 
+@pytest.mark.slow
 def test_rejected_points(schools):
     u = jnp.zeros((3, 10)).at[1, 8].set(2e6)
     value, gradient = jax.vmap(jax.value_and_grad(schools.log_density))(u)
@@ -112,6 +117,7 @@ def test_rejected_points(schools):
     assert np.isneginf(schools.log_density(u[1]))
 
 
+@pytest.mark.slow
 def test_single_precision_computes_in_double(schools):
     with jax.enable_x64(False):
         target = schools.in_default_precision()
@@ -124,6 +130,7 @@ def test_single_precision_computes_in_double(schools):
     np.testing.assert_array_equal(value, np.float32(exact))
 
 
+@pytest.mark.slow
 def test_data_are_leaves(schools):
     compute = eqx.filter_jit(lambda target, u: target.log_density(u))
     u = jnp.linspace(-1.0, 1.0, 10)
@@ -142,6 +149,7 @@ def test_data_are_leaves(schools):
         jax.grad(lambda y: schools.log_density(u, {**schools.data, "y": y}))(jnp.asarray(Y))
 
 
+@pytest.mark.slow
 def test_labels_and_files(tmp_path):
     (tmp_path / "schools.stan").write_text(STAN[SCHOOLS])
     (tmp_path / "d.json").write_text(json.dumps({k: v.tolist() for k, v in DATA.items()}))
@@ -187,6 +195,7 @@ def test_messages(program, data, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_error_in_the_program_while_it_runs(schools, caplog):
     broken = schools.replace_data({**schools.data, "y": Y * 1e6})
     with pytest.raises(jax.errors.JaxRuntimeError, match="`program` must run at every point"):
@@ -197,6 +206,7 @@ def test_an_error_in_the_program_while_it_runs(schools, caplog):
         schools.replace_data({**schools.data, "sigma": -SIGMA}).log_density(jnp.zeros(10))
 
 
+@pytest.mark.slow
 def test_draws_outside_the_supports(schools):
     with pytest.raises(ValueError, match=r"`draws` must lie in the support of theta in the model, .* tau=-3"):
         schools.space.check({**PARAMS, "tau": np.array(-3.0)}, schools.data)

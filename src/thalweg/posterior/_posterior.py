@@ -15,7 +15,7 @@ from thalweg.posterior._arviz import to_datatree
 from thalweg.posterior._citation import CITATION
 from thalweg.posterior._estimates import Bound, Estimate
 from thalweg.posterior._verdict import Verdict
-from thalweg.targets import AbstractSpace, Target
+from thalweg.targets import AbstractSpace, Target, as_numpyro
 
 Draws = dict[str, np.ndarray]
 
@@ -264,6 +264,22 @@ class Posterior:
             predicted = groups["posterior_predictive"]
             observed = {k: v.astype(predicted[k].dtype) if k in predicted else v for k, v in self.observed().items()}
             return to_datatree(groups, observed, self.trace, target, self._attributes())
+
+    def to_numpyro(self) -> Any:
+        """The flow as a NumPyro distribution on R^d: this posterior as the next model's prior.
+
+        Its draws are unconstrained; its `constrain` makes the dict of parameters of one:
+        `params = earlier.constrain(numpyro.sample("earlier", earlier))`. It is the flow itself, without weights: see
+        `verdict.raw_ok`.
+
+        Raises:
+            ValueError: for an auxiliary flow, whose density is only bounded.
+            ImportError: without numpyro.
+        """
+        if isinstance(self.flow, AbstractAuxiliaryDistribution):
+            got = f"{type(self.flow).__name__}, whose density is only bounded"
+            raise ValueError(requirement("flow", "have a density for to_numpyro", got))
+        return as_numpyro(self.flow, self._require_space(), self._data)
 
     def _attributes(self) -> dict[str, Any]:
         evidence = self.log_evidence

@@ -3,7 +3,7 @@
 from thalweg.targets._check import check_log_density
 from thalweg.targets._function import from_function, from_likelihood
 from thalweg.targets._model_file import from_file
-from thalweg.targets._numpyro import from_numpyro
+from thalweg.targets._numpyro import as_numpyro, from_numpyro
 from thalweg.targets._pymc import from_pymc
 from thalweg.targets._rows import check_same_target, describe_target, log_density_of_rows, value_and_score_of_rows
 from thalweg.targets._space import AbstractSpace, MappedSpace, Space
@@ -34,6 +34,7 @@ __all__ = [
     "Starts",
     "Support",
     "Target",
+    "as_numpyro",
     "check_log_density",
     "check_same_target",
     "cholesky_corr",

@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from thalweg.targets._numpyro_sites import (
     refuse_site,
     support_of,
 )
-from thalweg.targets._space import Space
+from thalweg.targets._space import AbstractSpace, Space
 from thalweg.targets._support import BoundFunction, Support
 from thalweg.targets._target import Target
 
@@ -353,3 +353,42 @@ def _check_constants(model: Model) -> None:
             raise ValueError(
                 requirement("args", must, f"a {type(leaf).__name__}", "close the model over it")
             ) from error
+
+
+@functools.cache
+def _distribution_class() -> Any:
+    """The class that `as_numpyro` makes one of; NumPyro is imported when it is first asked for."""
+    distribution = import_guest("numpyro.distributions", "numpyro")
+
+    class FlowDistribution(distribution.Distribution):
+        """A flow on R^d as a NumPyro distribution, with the way from its points to named parameters."""
+
+        support = distribution.constraints.real_vector
+        reparametrized_params: ClassVar[list[str]] = []
+        pytree_data_fields = ("flow", "space", "data")
+
+        def __init__(self, flow: Any, space: Any, data: Any) -> None:
+            self.flow, self.space, self.data = flow, space, data
+            super().__init__(batch_shape=(), event_shape=flow.shape)
+
+        def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+            key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+            return self.flow.sample(key, sample_shape)
+
+        def log_prob(self, value: Array) -> Array:
+            return self.flow.log_prob(value)
+
+        def constrain(self, u: Array) -> dict[str, Array]:
+            """Name -> constrained parameter at a point of R^d; batches go through jax.vmap."""
+            return self.space.constrain(u, self.data)[0]
+
+    return FlowDistribution
+
+
+def as_numpyro(flow: Any, space: AbstractSpace, data: Any) -> Any:
+    """A flow on R^d as a NumPyro distribution whose `constrain` makes a dict of parameters of a draw.
+
+    Raises:
+        ImportError: without numpyro.
+    """
+    return _distribution_class()(flow, space, data)
