@@ -24,10 +24,10 @@ demo: env
 	$(BIN)/thalweg infer examples/eight_schools/model.py --data examples/eight_schools/data.json --out runs/eight_schools
 
 test: env
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" --durations 30 tests
 
 slow: env
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow --durations 15 tests
 
 lint: env
 	$(BIN)/ruff check .

@@ -4,18 +4,19 @@ step         a reverse-KL step of coupling flows, affine and spline, against flo
 conditional  an epoch of maximum likelihood of a conditional spline flow, against flowjax, sbi and zuko
 sampling     draws from a 64-d masked autoregressive flow, and densities of an inverse one, against flowjax and zuko
 growth       our step and its compiling as dimension, layers and draws grow
+choose       every flow by name on densities of known evidence
 cold         the whole command against NumPyro's NUTS
 compile      programs compiled, and 64 layers against 4
 
-All of them take less than 25 minutes on two idle cores. `--quick` is for trying: few short rounds of the first four,
+All of them take about an hour on two idle cores. `--quick` is for trying: few short rounds of the first five,
 written to `.benchmarks`.
 """
 
 import subprocess
 import sys
 
-NAMES = ("step", "conditional", "sampling", "growth", "cold", "compile")
-QUICK = NAMES[:4]
+NAMES = ("step", "conditional", "sampling", "growth", "choose", "cold", "compile")
+QUICK = NAMES[:5]
 
 if __name__ == "__main__":
     quick = "--quick" in sys.argv

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy.optimize import brentq
 
 from thalweg._core import partition_trainable
@@ -74,3 +75,9 @@ def _is_jaxpr(value: Any) -> bool:
 def scipy_root(function: Callable[[Any], Any], low: Any, high: Any) -> Any:
     """The root of a scalar function between `low` and `high`, by SciPy's Brent method."""
     return brentq(function, low, high, xtol=1e-14)
+
+
+def others_slow(rows):
+    """Rows as parameters of a test: the first of each export, and the others marked slow."""
+    first = {row.export: row for row in reversed(rows)}
+    return [row if first[row.export] is row else pytest.param(row, marks=pytest.mark.slow) for row in rows]

@@ -9,16 +9,13 @@ import numpy as np
 import pytest
 
 from bijections_rows import NETWORKS, ROWS, TRANSFORMERS, context_of, point
-from helpers import count_compiles, noised
+from helpers import count_compiles, noised, others_slow
 from thalweg._core import Skeleton, partition_trainable, precision, read_file, write_file
 from thalweg.bijections import Hyper, Planar
 
 rows = pytest.mark.parametrize("row", ROWS, ids=str)
-FIRST = {row.export: row for row in reversed(ROWS)}
 # what compiles long: one row an export among the fast tests
-costly_rows = pytest.mark.parametrize(
-    "row", [r if FIRST[r.export] is r else pytest.param(r, marks=pytest.mark.slow) for r in ROWS], ids=str
-)
+costly_rows = pytest.mark.parametrize("row", others_slow(ROWS), ids=str)
 TOLERANCE = 1e-8
 SIZES = (0.0, 1e-30, 1e5, 1e18, 1e30)
 
@@ -26,6 +23,11 @@ SIZES = (0.0, 1e-30, 1e5, 1e18, 1e30)
 @eqx.filter_jit
 def forward(bijection, x, context):
     return bijection.forward_and_log_det(x, context)
+
+
+@eqx.filter_jit
+def forward_of_rows(bijection, x, context):
+    return jax.vmap(bijection.forward_and_log_det, in_axes=(0, None))(x, context)
 
 
 @eqx.filter_jit
@@ -113,7 +115,7 @@ def test_jit_vmap_and_plain_agree_and_nothing_is_compiled_twice(row):
     assert compiles.count == 0
 
     plain = f.forward_and_log_det(x, context)
-    batched = eqx.filter_jit(jax.vmap(f.forward_and_log_det, in_axes=(0, None)))(jnp.stack([x, x]), context)
+    batched = forward_of_rows(f, jnp.stack([x, x]), context)
     for a, b, c in zip(jitted, plain, batched, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(c, jnp.stack([a, a]), rtol=1e-12, atol=1e-12)

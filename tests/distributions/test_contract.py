@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from distributions_rows import ROWS
-from helpers import count_compiles
+from helpers import count_compiles, others_slow
 from thalweg._core import partition_trainable, precision, read_file, write_file
 from thalweg.bijections import AffineTransformer, Coupling, Planar
 from thalweg.distributions import (
@@ -23,7 +23,7 @@ from thalweg.distributions import (
     UniformBox,
 )
 
-rows = pytest.mark.parametrize("row", ROWS, ids=str)
+rows = pytest.mark.parametrize("row", others_slow(ROWS), ids=str)
 FIVE_SIGMA = 5.7e-7
 """The two-sided tail beyond five standard deviations."""
 

@@ -313,4 +313,4 @@ def test_a_density_that_does_not_fall_off_is_named():
 
 def test_the_status_says_why_it_stopped():
     posterior = tw.infer(_target(), "realnvp", steps=100, progress=False)
-    assert "all steps were taken" in posterior.steps_taken[-1]
+    assert "all the steps asked for were taken" in posterior.steps_taken[-1]

@@ -7,7 +7,7 @@ class Status(enum.Enum):
     """Why a run stopped; each member's value is a sentence that ends in the remedy, where one is needed."""
 
     CONVERGED = "the objective no longer improved beyond its noise"
-    ALL_STEPS = "all steps were taken"
+    ALL_STEPS = "all the steps asked for were taken"
     BUDGET = "the time budget was used up before the objective settled; give more of it"
     DIVERGED = (
         "the objective was not finite, or ran off, again and again, even with smaller steps; check the log density for "

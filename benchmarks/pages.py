@@ -1,0 +1,226 @@
+"""`python -m benchmarks.pages`: docs/choosing-a-flow.md and docs/speed.md, with their figures, from the results.
+
+Every number on them comes from `benchmarks/results`; none is typed in.
+"""
+
+import json
+from pathlib import Path
+from statistics import median
+
+from benchmarks._record import RESULTS
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def read(name):
+    """A result, or None where it has not been measured."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def origin(record):
+    """Where its numbers come from, in a line."""
+    versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items() if k != "thalweg")
+    machine = record["machine"]
+    return (
+        f"*Commit {record['commit'][:8]}, {machine['cores']} cores of {machine['processor']}, Python "
+        f"{machine['python']}, {versions}.*"
+    )
+
+
+def table(head, rows):
+    """Markdown."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _shown(cells, marks):
+    kl = median(c["KL"] for c in cells)
+    worst = min(cells, key=lambda c: ["no", "corrected", "raw"].index(c["verdict"]))
+    return f"{kl:.3f}{marks[worst['verdict']]}" if kl < 100 else f"far{marks['no']}"
+
+
+def choosing(record):
+    """The page on choosing a flow."""
+    marks = {"raw": "", "corrected": " *", "no": " †"}
+    names = list(record["cells"])
+    flows = list(record["cells"][names[0]])
+    rows = []
+    for flow in flows:
+        found = [list(record["cells"][n][flow].values()) for n in names]
+        seconds = median(c["seconds"] for cells in found for c in cells)
+        rows.append([f"`{flow}`", *(_shown(cells, marks) for cells in found), f"{seconds:.0f} s"])
+    best = {}
+    for n in names:
+        kl = {f: median(c["KL"] for c in record["cells"][n][f].values()) for f in flows}
+        best[n] = sorted(kl, key=kl.get)[:3]
+    lines = [f"- {n}: {', '.join(f'`{f}`' for f in best[n])}" for n in names]
+    setting = record["setting"]
+    return f"""# How to choose a flow
+
+*Made by `python -m benchmarks.pages` from `benchmarks/results/choose.json`.*
+
+Begin with `flow="auto"`: a Gaussian where its weights are good already, else couplings on top of it. Choose one yourself where the verdict asks for a richer
+flow, or where you need one direction to be fast.
+
+What follows is KL(q, p) in nats on five densities that integrate to 1 (so that it is minus the ELBO), after {setting["steps"]} steps of {setting["draws"]} draws
+with the default sizes of each flow; smaller is better, and below about 0.05 raw draws need no correction to speak of. \\* the verdict trusts the corrected draws
+only; † it trusts neither. The last column is the median of the whole fit, compiling included.
+
+{table(["flow", *names, "fit"], rows)}
+
+The three nearest on each:
+
+{chr(10).join(lines)}
+
+## How they differ
+
+- **One pass both ways**: the coupling flows (`nice`, `nice-orth`, `realnvp`, `spline`), `planar`-like maps forward, and `triangular-spline`. Draws and densities
+  cost the same; what `flow="auto"` uses.
+- **Fast to draw, one coordinate after another to score**: `iaf`, `iaf-gated`, `iaf-spline`, `naf`, `bnaf`. Fitting by the reverse KL needs draws alone, and their
+  scores come along, so nothing is inverted while they train; scoring other people's draws is what is dear.
+- **Fast to score, one after another to draw**: `maf`, `maf-spline`. For densities of data rather than for inference.
+- **Few numbers**: `planar` and `radial` bend the Gaussian one direction at a time; `sylvester` several at once.
+- **Tails**: every flow starts from a Student-t of max(30, 3 d) degrees of freedom. Where a posterior's tails are heavier,
+  `tw.distributions.TrainableStudentT` as the base of a flow built by hand learns its own.
+- **Many dimensions, few correlations**: `tw.distributions.LowRankNormal` instead of the full Gaussian.
+
+{origin(record)}
+"""
+
+
+def _peers(groups):
+    """All peers of some results, in the order they appear."""
+    return list(dict.fromkeys(peer for g in groups.values() for peer in g["ratio to thalweg"]))
+
+
+def _compared(name, groups, unit):
+    """Figure and table of some results."""
+    shown = {k: g["ratio to thalweg"] for k, g in groups.items() if g["ratio to thalweg"]}
+    peers = _peers(groups)
+    rows = [[k, *_times(g, peers)] for k, g in groups.items()]
+    head = [unit, "Thalweg", "products alone, share", *peers]
+    return f"{_figure(name, shown, 'times as long as Thalweg')}\n\n{table(head, rows)}"
+
+
+def _figure(name, groups, unit):
+    """Bars: how many times our time each peer takes, with the smallest and largest round."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    colours = {"flowjax": "#1f6f8b", "zuko": "#b5651d", "normflows": "#8a8a8a", "sbi": "#6b5b95"}
+    figure = Figure(figsize=(7, 0.6 + 0.28 * sum(len(g) + 1 for g in groups.values())))
+    FigureCanvasSVG(figure)
+    axes, y, ticks = figure.add_subplot(), 0.0, []
+    for label, ratios in groups.items():
+        ticks.append((y + (len(ratios) - 1) / 2, label))
+        for peer, ratio in ratios.items():
+            low, high = ratio["median"] - ratio["min"], ratio["max"] - ratio["median"]
+            axes.barh(y, ratio["median"], xerr=[[low], [high]], color=colours[peer.split()[0]], height=0.8)
+            axes.text(ratio["max"] + 0.1, y, f"{peer} {ratio['median']:.2f}", va="center", fontsize=8)
+            y += 1
+        y += 1
+    axes.set_yticks([t for t, _ in ticks], [label for _, label in ticks], fontsize=9)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xlabel(unit, fontsize=9)
+    axes.set_xlim(0, 1.25 * max(r["max"] for g in groups.values() for r in g.values()))
+    axes.invert_yaxis()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(DOCS / f"{name}.svg", metadata={"Date": None})
+    return f"![{unit}]({name}.svg)"
+
+
+def speed():
+    """The page on speed."""
+    parts = [
+        "# How fast, against what\n\n*Made by `python -m benchmarks.pages` from `benchmarks/results`.*\n\nRatios are of times in alternating rounds of one run, each "
+        "library in a process of its own and compiled before it is timed: above 1, the peer takes longer than Thalweg. The floor is the time of the "
+        "networks' matrix products alone, in a loop of their own."
+    ]
+    step = read("step")
+    if step:
+        parts.append("## A training step\n\n" + _step(step))
+    for name, title in (
+        ("conditional", "Training a conditional flow"),
+        ("sampling", "The dear directions of MAF and IAF"),
+    ):
+        record = read(name)
+        if record:
+            # a record of one result is that result
+            groups = {k: v for k, v in record.items() if isinstance(v, dict) and "ratio to thalweg" in v}
+            groups = groups or {record["unit"]: record}
+            parts.append(f"## {title}\n\n{_compared(name, groups, record['unit'])}\n\n{origin(record)}")
+    growth = read("growth")
+    if growth:
+        parts.append("## Growth\n\n" + _growth(growth))
+    cold = read("cold")
+    if cold:
+        rows = [[k, f"{v['median']:.2f}", f"{v['min']:.2f} to {v['max']:.2f}"] for k, v in cold["seconds"].items()]
+        ratios = [[k, f"{v['median']:.2f}", f"{v['min']:.2f} to {v['max']:.2f}"] for k, v in cold["ratio"].items()]
+        parts.append(
+            "## The whole command, cold\n\nEight schools from start to four files, against NumPyro's NUTS, 4 x (1000 + 1000), as whole processes.\n\n"
+            f"{table(['seconds', 'median', 'range'], rows)}\n\n{table(['ratio', 'median', 'range'], ratios)}\n\n{origin(cold)}"
+        )
+    compiled = read("compile")
+    if compiled:
+        counts, deep = compiled["programs compiled"], compiled["ratio 64 layers to 4"]["median"]
+        parts.append(
+            f"## Compiling\n\n64 layers take {deep:.2f} times as long to trace and compile as 4. Building any of "
+            f"{len(counts['building each flow'])} flows compiles {max(counts['building each flow'].values())} programs, a first `infer` "
+            f"{counts['first infer']}, a second one with new data {counts['second infer, new data']}.\n\n{origin(compiled)}"
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _times(result, peers):
+    own = result["ms" if "ms" in result else "seconds"]["thalweg"]["median"]
+    others, share = result["ratio to thalweg"], result.get("products alone, share of thalweg")
+    ratios = [f"{others[p]['median']:.2f}x" if p in others else "" for p in peers]
+    return [f"{own:.3g}", f"{share['median']:.0%}" if share else "", *ratios]
+
+
+def _step(record):
+    kinds = {"affine": record, "spline": record["spline"]}
+    groups = {
+        f"{kind}, {gradient}": kinds[kind][f"{gradient} gradient"] for kind in kinds for gradient in ("path", "plain")
+    }
+    names = ["thalweg", *_peers(groups)]
+    memory = [[k, *(f"{v['peak MB'][n]:.0f}" if n in v["peak MB"] else "" for n in names)] for k, v in groups.items()]
+    setting = record["setting"]
+    return f"""One step of reverse KL: {setting["layers"]} couplings in {setting["d"]} dimensions, networks of {setting["network"]}, {setting["draws"]} draws.
+
+{_compared("step", groups, "ms a step")}
+
+{table(["peak MB", *names], memory)}
+
+{origin(record)}"""
+
+
+def _growth(record):
+    rows = [
+        [
+            f"{r['kind']}, d = {r['d']}, {r['layers']} layers, {r['draws']} draws",
+            f"{r['ms a step']['median']:.3g}",
+            f"{r['products alone, share']['median']:.0%}",
+            *(f"{r[k]:.2f}" for k in ("trace seconds", "XLA seconds")),
+            f"{r['peak MB']:.0f}",
+        ]
+        for r in record["rows"]
+    ]
+    head = ["setting", "ms a step", "products alone, share", "tracing, s", "XLA, s", "peak MB"]
+    return f"{table(head, rows)}\n\n{origin(record)}"
+
+
+def main():
+    """Write both pages, as far as there are results."""
+    DOCS.mkdir(exist_ok=True)
+    choose = read("choose")
+    if choose:
+        (DOCS / "choosing-a-flow.md").write_text(choosing(choose))
+    (DOCS / "speed.md").write_text(speed())
+
+
+if __name__ == "__main__":
+    main()
