@@ -126,6 +126,7 @@ def test_stan_programs(monkeypatch, capsys, tmp_path, source, words):
     assert all(word in sentence for word in words)
 
 
+@pytest.mark.slow
 def test_data_that_a_stan_program_refuses(monkeypatch, capsys, tmp_path, pytestconfig):
     pytest.importorskip("httpstan")
     monkeypatch.setenv("XDG_CACHE_HOME", str(pytestconfig.cache.mkdir("stan")))
