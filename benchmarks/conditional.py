@@ -112,14 +112,17 @@ def flowjax_loop(setting):
     import jax.random as jr
     import optax
     from flowjax.train import fit_to_data
+    from flowjax.train.losses import MaximumLikelihoodLoss
 
-    (flow, about), data, optimiser = _flowjax(), pairs(), optax.adam(RATE)
+    # one loss for all calls: by default each makes its own, and compiles its steps anew
+    (flow, about), data, optimiser, loss = _flowjax(), pairs(), optax.adam(RATE), MaximumLikelihoodLoss()
 
     def epochs(n):
         _, losses = fit_to_data(
             jr.key(0),
             flow,
             data,
+            loss_fn=loss,
             optimizer=optimiser,
             max_epochs=n,
             max_patience=n,
