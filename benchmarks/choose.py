@@ -61,11 +61,12 @@ def cell(log_density, size, flow, seed):
     start = time.perf_counter()
     target = tw.from_function(log_density, {"x": tw.real(size)})
     posterior = tw.infer(target, flow, seed=seed, steps=STEPS, progress=False)
-    verdict = posterior.verdict
+    verdict, elbo, evidence = posterior.verdict, posterior.elbo, posterior.log_evidence
     return {
-        "KL": -posterior.elbo.value,
-        "KL's standard error": posterior.elbo.standard_error,
-        "log evidence": posterior.log_evidence.value,
+        # without weights that can be read there is neither
+        "KL": math.inf if elbo is None else -elbo.value,
+        "KL's standard error": math.inf if elbo is None else elbo.standard_error,
+        "log evidence": -math.inf if evidence is None else evidence.value,
         "k-hat": verdict.khat,
         "effective share": verdict.ess / verdict.n_draws,
         "verdict": "raw" if verdict.raw_ok else "corrected" if verdict.ok else "no",
