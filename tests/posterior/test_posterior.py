@@ -1,8 +1,10 @@
 """A posterior's density, draws, files and ArviZ tree, on a conjugate model in closed form."""
 
 import shutil
+import types
 from typing import Any
 
+import arviz_base
 import arviz_stats
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from scipy import integrate, stats
 from scipy.special import gammaln
 
 import thalweg as tw
-from thalweg.posterior import draw_and_score
+from thalweg.posterior import draw_and_score, from_datatree
 
 RNG = np.random.default_rng(3)
 Y = RNG.normal(1.5, 2.0, 20)
@@ -258,3 +260,11 @@ def test_log_prob_wants_rows(posterior, bad):
 def test_log_prob_wants_equally_many(posterior):
     with pytest.raises(ValueError, match="`draws` must have equally many of every parameter, got 2 of 'mu', 3 of 's'"):
         posterior.log_prob({"mu": np.ones(2), "s": np.ones(3), "p": np.full((3, 3), 1 / 3)})
+
+
+def test_what_a_fit_may_start_from_as_a_dict():
+    given = types.MappingProxyType({"mu": 1.0})  # a mapping, if no dict
+    assert from_datatree(given, ("mu",)) == {"mu": 1.0}
+    chains = arviz_base.from_dict({"posterior": {"v": np.arange(24.0).reshape(2, 3, 4)}})
+    for tree in (chains, chains["posterior"], chains["posterior"].dataset.transpose("v_dim_0", "draw", "chain")):
+        np.testing.assert_array_equal(from_datatree(tree, ("v",))["v"], np.arange(24.0).reshape(6, 4))

@@ -10,7 +10,7 @@ import numpy as np
 
 from thalweg._core import Array, Cost, Scalar, Shape, check_positive_int, register
 from thalweg.bijections._bijection import AbstractBijection
-from thalweg.bijections._supports import LIMIT, clip, from_interval, to_interval
+from thalweg.bijections._supports import LIMIT, AbstractOneFewer, clip, from_interval, to_interval
 
 _LARGEST = 1e17
 """Numbers that will be squared and summed are clipped here, to stay finite in float32."""
@@ -62,7 +62,7 @@ class Circular(AbstractBijection):
 
 
 @register
-class UnitVector(AbstractBijection):
+class UnitVector(AbstractOneFewer):
     r"""From R^(k-1) onto the unit sphere in R^k (almost all of it), by cylindrical coordinates.
 
     $y_i = \rho_i t_i$ with $t_i = \tanh(x_i / \sqrt{n_i})$, $\rho_{i+1} = \rho_i \sqrt{1 - t_i^2}$ and
@@ -74,24 +74,6 @@ class UnitVector(AbstractBijection):
     Args:
         size: k >= 2.
     """
-
-    size: int = eqx.field(static=True)
-    context_shape: ClassVar[Shape | None] = None
-    forward_cost: ClassVar[Cost] = "direct"
-    inverse_cost: ClassVar[Cost] = "direct"
-
-    def __init__(self, size: int) -> None:
-        self.size = check_positive_int("size", size, 2)
-
-    @property
-    def in_shape(self) -> Shape:
-        """(k - 1,)."""
-        return (self.size - 1,)
-
-    @property
-    def out_shape(self) -> Shape:
-        """(k,)."""
-        return (self.size,)
 
     def _dimensions(self, dtype: Any) -> Array:
         """n_i: the sphere's dimension at each step."""

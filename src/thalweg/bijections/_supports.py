@@ -258,13 +258,8 @@ class PositiveOrdered(AbstractBijection):
         return x, -clip(x).sum()
 
 
-@register
-class StickBreaking(AbstractBijection):
-    r"""From R^(k-1) onto the simplex of k weights: $y_i = r_i\, \sigma(x_i - \log(k - i))$, $r_i$ what is left.
-
-    Zero goes to the uniform point. The log-determinant is with respect to the first k - 1 weights,
-    $\sum_i \log r_i + \log \sigma(a_i) + \log \sigma(-a_i)$ with $a_i = x_i - \log(k - i)$. All products are taken as
-    sums of logs, so that small weights keep their digits. Source: Stan reference manual, "Unit simplex".
+class AbstractOneFewer(AbstractBijection):
+    """From R^(k-1) onto a set of vectors of k numbers, of which k - 1 are free.
 
     Args:
         size: k >= 2.
@@ -287,6 +282,19 @@ class StickBreaking(AbstractBijection):
     def out_shape(self) -> Shape:
         """(k,)."""
         return (self.size,)
+
+
+@register
+class StickBreaking(AbstractOneFewer):
+    r"""From R^(k-1) onto the simplex of k weights: $y_i = r_i\, \sigma(x_i - \log(k - i))$, $r_i$ what is left.
+
+    Zero goes to the uniform point. The log-determinant is with respect to the first k - 1 weights,
+    $\sum_i \log r_i + \log \sigma(a_i) + \log \sigma(-a_i)$ with $a_i = x_i - \log(k - i)$. All products are taken as
+    sums of logs, so that small weights keep their digits. Source: Stan reference manual, "Unit simplex".
+
+    Args:
+        size: k >= 2.
+    """
 
     def _offsets(self, dtype: Any) -> Array:
         return jnp.asarray(np.log(np.arange(self.size - 1, 0, -1)), dtype)
@@ -309,7 +317,7 @@ class StickBreaking(AbstractBijection):
 
 
 @register
-class ZeroSum(AbstractBijection):
+class ZeroSum(AbstractOneFewer):
     r"""From R^(k-1) onto the vectors of k numbers with sum 0: $y = H' x$ with Helmert's orthonormal rows.
 
     $H_i = (1, \dots, 1, -i, 0, \dots) / \sqrt{i (i + 1)}$, i ones first. Lengths are kept, so the log-determinant with
@@ -319,24 +327,6 @@ class ZeroSum(AbstractBijection):
     Args:
         size: k >= 2.
     """
-
-    size: int = eqx.field(static=True)
-    context_shape: ClassVar[Shape | None] = None
-    forward_cost: ClassVar[Cost] = "direct"
-    inverse_cost: ClassVar[Cost] = "direct"
-
-    def __init__(self, size: int) -> None:
-        self.size = check_positive_int("size", size, 2)
-
-    @property
-    def in_shape(self) -> Shape:
-        """(k - 1,)."""
-        return (self.size - 1,)
-
-    @property
-    def out_shape(self) -> Shape:
-        """(k,)."""
-        return (self.size,)
 
     def _ones(self, dtype: Any) -> tuple[Array, Array]:
         """(i, 1 / sqrt(i (i + 1))): the number of ones in each row, and their height."""

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from thalweg._core import Array, PRNGKeyArray, Scalar, Shape, register, requirement
 from thalweg.distributions._distribution import AbstractDistribution
 
-_SQUARE_LIMIT = 1e17
+SQUARE_LIMIT = 1e17
 """Arguments are clipped here before they are squared: a sum of 10,000 such squares is finite in float32."""
 
 
 def square(x: Array) -> Array:
     """Squares that can be summed: finite in float32."""
-    return jnp.clip(x, -_SQUARE_LIMIT, _SQUARE_LIMIT) ** 2
+    return jnp.clip(x, -SQUARE_LIMIT, SQUARE_LIMIT) ** 2
 
 
 def uniforms(key: PRNGKeyArray, n: int) -> Array:

@@ -9,13 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core import Array, Fixed, PRNGKeyArray, Scalar, Shape, from_numpy, register, requirement
-from thalweg.distributions._base import normals, square, uniforms
+from thalweg.distributions._base import SQUARE_LIMIT, normals, square, uniforms
 from thalweg.distributions._distribution import AbstractDistribution
 
 _LOG_LIMIT = 60.0
 """Log-scales are clipped here, so that exp neither overflows nor underflows in float32."""
-_LARGEST = 1e17
-"""Numbers that will be squared and summed are clipped here, to stay finite in float32."""
 
 
 def _leaf(numbers: Any, *, trainable: bool) -> Array | Fixed:
@@ -82,7 +80,7 @@ class Normal(AbstractDistribution):
         return -0.5 * square(z).sum() - _log_scale(self.log_scale).sum() - constant
 
     def _log_prob(self, x: Array, context: Array | None) -> Scalar:
-        x = jnp.clip(x, -_LARGEST, _LARGEST)
+        x = jnp.clip(x, -SQUARE_LIMIT, SQUARE_LIMIT)
         return self._log_prob_of_standard((x - _value(self.loc)) * jnp.exp(-_log_scale(self.log_scale)))
 
 
@@ -130,8 +128,8 @@ class LowRankNormal(AbstractDistribution):
 
     def _log_prob(self, x: Array, context: Array | None) -> Scalar:
         log_scale = _log_scale(self.log_scale)
-        whitened = (jnp.clip(x, -_LARGEST, _LARGEST) - _value(self.loc)) * jnp.exp(-log_scale)
-        whitened = jnp.clip(whitened, -_LARGEST, _LARGEST)
+        whitened = (jnp.clip(x, -SQUARE_LIMIT, SQUARE_LIMIT) - _value(self.loc)) * jnp.exp(-log_scale)
+        whitened = jnp.clip(whitened, -SQUARE_LIMIT, SQUARE_LIMIT)
         factor = _value(self.factor) * jnp.exp(-log_scale)[:, None]
         d, k = factor.shape
         root = jnp.linalg.cholesky(jnp.eye(k, dtype=factor.dtype) + factor.T @ factor)

@@ -49,8 +49,7 @@ def _uphill(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         good = np.isfinite(log_p) & np.isfinite(slope).all(axis=1)
         return np.where(good, log_p, -np.inf), np.where(good[:, None], slope, 0).astype(float)
 
-    u = points
-    step = np.full(u.shape, _FIRST)
+    u, step = points, np.full(points.shape, _FIRST)
     log_p, slope = look(u)
     for _ in range(_STEPS):
         new = u + step * np.sign(slope)

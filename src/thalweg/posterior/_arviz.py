@@ -1,6 +1,6 @@
 """The one file that knows ArviZ and xarray."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,18 +26,18 @@ def from_datatree(tree: Any, names: Sequence[str]) -> dict[str, Any]:
     """The draws of some variables, name -> (n, *shape), chains one after the other.
 
     Args:
-        tree: with a group "posterior" (a DataTree, or ArviZ's older InferenceData), or that group itself; or a dict of
-            arrays, which is given back.
+        tree: with a group "posterior" (a DataTree, or ArviZ's older InferenceData), or that group itself; or a
+            mapping of arrays, which is given back as a dict.
         names: of the variables.
 
     Raises:
         ValueError: if there is no such group, or a variable is missing in it.
     """
-    if isinstance(tree, dict):
-        return tree
     group = getattr(tree, "posterior", None)
     group = tree if group is None else group
     if not hasattr(group, "data_vars"):
+        if isinstance(tree, Mapping):
+            return dict(tree)
         must = "be a dict of parameter names and values, or of draws, or an ArviZ DataTree"
         raise ValueError(requirement("init", must, type(tree).__name__))
     known = list(group.data_vars)
