@@ -5,6 +5,7 @@ from thalweg._core._batching import in_pieces, over_batch
 from thalweg._core._checks import check_choice, check_positive_int, check_shape, check_trailing_shape, requirement
 from thalweg._core._files import write_atomically
 from thalweg._core._guests import import_guest
+from thalweg._core._jit import wide_jit
 from thalweg._core._precision import precision, resolve_dtype
 from thalweg._core._random import as_key, from_numpy, key_words, numpy_rng, split_on_host
 from thalweg._core._roots import increasing_root
@@ -50,6 +51,7 @@ __all__ = [
     "split_on_host",
     "stack_modules",
     "trainable",
+    "wide_jit",
     "write_atomically",
     "write_file",
 ]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, PyTree, as_key, from_numpy, in_pieces
+from thalweg._core import Array, PRNGKeyArray, PyTree, as_key, from_numpy, in_pieces, wide_jit
 from thalweg.distributions import (
     AbstractAuxiliaryDistribution,
     AbstractDistribution,
@@ -39,12 +39,12 @@ class WeighedDraws(NamedTuple):
     log_p: np.ndarray
 
 
-@eqx.filter_jit
+@wide_jit
 def _draw_piece(flow: AbstractSampler, key: PRNGKeyArray, number: Array, share: Array) -> DefensiveDraws:
     return defensive_draws(flow, jax.random.fold_in(key, number), PIECE, share)
 
 
-@eqx.filter_jit
+@wide_jit
 def _score_rows(flow: AbstractSampler, u: Array) -> Array:
     if isinstance(flow, AbstractAuxiliaryDistribution):
         return flow.log_prob_bounds(0, u).lower

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, Scalar, from_numpy
+from thalweg._core import Array, PRNGKeyArray, Scalar, from_numpy, wide_jit
 from thalweg.run._checkpoint import Checkpoint
 from thalweg.run._progress import Progress
 from thalweg.run._signals import listen
@@ -83,7 +83,7 @@ class RunResult(NamedTuple):
     seconds: float
 
 
-@eqx.filter_jit
+@wide_jit
 def _advance(
     process: AbstractJittedProcess, state: Any, key: PRNGKeyArray, first: Array, n: Array
 ) -> tuple[Any, dict[str, Array]]:
