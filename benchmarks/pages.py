@@ -108,7 +108,7 @@ def _figure(name, groups, unit):
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    colours = {"flowjax": "#1f6f8b", "zuko": "#b5651d", "normflows": "#8a8a8a", "sbi": "#6b5b95"}
+    colours = {"flowjax": "#1f6f8b", "zuko": "#b5651d", "normflows": "#8a8a8a", "sbi": "#6b5b95", "thalweg": "#2e2e2e"}
     figure = Figure(figsize=(7, 0.6 + 0.28 * sum(len(g) + 1 for g in groups.values())))
     FigureCanvasSVG(figure)
     axes, y, ticks = figure.add_subplot(), 0.0, []
@@ -189,7 +189,8 @@ def _step(record):
     names = ["thalweg", *_peers(groups)]
     memory = [[k, *(f"{v['peak MB'][n]:.0f}" if n in v["peak MB"] else "" for n in names)] for k, v in groups.items()]
     setting = record["setting"]
-    return f"""One step of reverse KL: {setting["layers"]} couplings in {setting["d"]} dimensions, networks of {setting["network"]}, {setting["draws"]} draws.
+    return f"""One step of reverse KL: {setting["layers"]} couplings in {setting["d"]} dimensions, networks of {setting["network"]}, {setting["draws"]} draws. "Thalweg" is
+our driver on what the peers' flows are made of, "thalweg by name" on the flow that `infer` takes: a Student-t base and an affine map more.
 
 {_compared("step", groups, "ms a step")}
 

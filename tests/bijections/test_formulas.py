@@ -5,10 +5,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import expit, logit, softmax
 
 from helpers import noised, scipy_root
-from thalweg.bijections import AffineTransformer, Coupling, Planar, Radial, SplineTransformer
+from thalweg.bijections import (
+    AffineTransformer,
+    Autoregressive,
+    BlockAutoregressive,
+    Coupling,
+    GatedTransformer,
+    Householder,
+    Planar,
+    Radial,
+    SigmoidalTransformer,
+    SplineTransformer,
+    Sylvester,
+)
 
 
 def softplus(x):
@@ -147,3 +159,103 @@ def test_affine_coupling_against_the_paper():
     y, log_det = f.forward_and_log_det(jnp.asarray(x))
     np.testing.assert_allclose(y, np.concatenate([x[:2], x[2:] * np.exp(s) + params[1]]), rtol=1e-12)
     np.testing.assert_allclose(log_det, s.sum(), rtol=1e-12)
+
+
+def reflections(vectors):
+    """H_n ... H_1, each I - 2 v v' / v'v."""
+    product = np.eye(vectors.shape[1])
+    for v in vectors:
+        product = (np.eye(len(v)) - 2 * np.outer(v, v) / (v @ v)) @ product
+    return product
+
+
+def test_householder_against_the_paper():
+    f = noised(Householder(5), sigma=1.0)
+    x = np.random.default_rng(0).standard_normal(5)
+    y, log_det = f.forward_and_log_det(jnp.asarray(x))
+    np.testing.assert_allclose(y, reflections(np.asarray(f.vectors)) @ x, atol=1e-12)
+    assert log_det == 0
+
+
+@pytest.mark.parametrize("sigma", [0.3, 3.0])
+@pytest.mark.parametrize("basis", ["orthogonal", "householder", "triangular"])
+def test_sylvester_against_the_paper(basis, sigma):
+    d = 5
+    f = noised(Sylvester(d, basis, columns=3), sigma=sigma)
+    q = np.asarray(f.q)
+    q = {
+        "orthogonal": lambda: np.linalg.qr(q)[0],
+        "householder": lambda: reflections(q),
+        "triangular": lambda: np.eye(d),
+    }[basis]()
+    np.testing.assert_allclose(q.T @ q, np.eye(q.shape[1]), atol=1e-12)
+    r, r_tilde = (
+        np.triu(m, 1) + np.diag(0.999 * np.tanh(np.diag(m))) for m in map(np.asarray, (f.upper, f.upper_tilde))
+    )
+    z = np.random.default_rng(0).standard_normal(d)
+    h = np.tanh(r_tilde @ q.T @ z + np.asarray(f.bias))
+    y, log_det = f.forward_and_log_det(jnp.asarray(z))
+    np.testing.assert_allclose(y, z + q @ r @ h, rtol=1e-10, atol=1e-12)
+    # the d x d determinant that the paper's m x m one is (its theorem 1)
+    sign, truth = np.linalg.slogdet(np.eye(d) + q @ r @ np.diag(1 - h**2) @ r_tilde @ q.T)
+    assert sign == 1
+    np.testing.assert_allclose(log_det, truth, atol=1e-9)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 3.0])
+def test_deep_sigmoidal_against_the_paper(sigma):
+    k, n = 4, 60
+    transformer = SigmoidalTransformer(k)
+    rng = np.random.default_rng(0)
+    params, x = sigma * rng.standard_normal((3 * k, n)), 2 * rng.standard_normal(n)
+    gain = np.linspace(-2, 2, k) + 0.5 / k
+    w, a, b = (8 * np.tanh(p * gain[:, None] / 8) for p in np.split(params, 3))
+    w, a = softmax(w, axis=0), 0.01 + softplus(a + np.log(np.expm1(0.99)))
+    sigmoids = expit(a * x + b)
+    p = (w * sigmoids).sum(0)
+    slopes = (w * a * sigmoids * (1 - sigmoids)).sum(0) / (p * (1 - p))
+    y, log_slope = jax.jit(transformer.forward_and_log_slope)(jnp.asarray(x), jnp.asarray(params))
+    np.testing.assert_allclose(y, logit(p), atol=1e-9)
+    np.testing.assert_allclose(log_slope, np.log(slopes), atol=1e-8)
+    back, back_log_slope = jax.jit(transformer.inverse_and_log_slope)(jnp.asarray(logit(p)), jnp.asarray(params))
+    np.testing.assert_allclose(back, x, atol=1e-7)
+    np.testing.assert_allclose(back_log_slope, -np.log(slopes), atol=1e-6)
+
+
+def test_block_autoregressive_against_the_paper():
+    d, width = 3, 4
+    f = noised(BlockAutoregressive(d, width=width, depth=2), sigma=0.5)
+    x = np.random.default_rng(0).standard_normal(d)
+
+    def network(x):
+        """Blocks B_ij: exp for i = j, free for i > j, none above; rows of norm e^s (its section 3.2)."""
+        h = x
+        for i, (w, s, b) in enumerate(zip(f.weights, f.log_norms, f.biases, strict=True)):
+            rows, columns = (1 if i == 2 else width), (1 if i == 0 else width)
+            full = np.zeros(w.shape)
+            for p in range(d):
+                for q in range(p + 1):
+                    block = np.s_[p * rows : (p + 1) * rows, q * columns : (q + 1) * columns]
+                    full[block] = np.exp(w[block]) if p == q else w[block]
+            h = (np.exp(s) / np.linalg.norm(full, axis=1))[:, None] * full @ h + b
+            h = np.tanh(h) if i < 2 else h
+        gate = expit(np.asarray(f.gate))
+        return (1 - gate) * x + gate * h
+
+    y, log_det = f.forward_and_log_det(jnp.asarray(x))
+    np.testing.assert_allclose(y, network(x), rtol=1e-12)
+    step = 1e-5 * np.eye(d)
+    jacobian = np.stack([(network(x + e) - network(x - e)) / 2e-5 for e in step], -1)
+    np.testing.assert_allclose(np.triu(jacobian, 1), 0, atol=1e-12)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], atol=1e-7)
+
+
+def test_gated_autoregressive_against_the_paper():
+    f = noised(Autoregressive(3, GatedTransformer(gate_bias=1.5), width=8))
+    x = np.random.default_rng(0).standard_normal(3)
+    raw, m = np.asarray(f.conditioner(jnp.asarray(x), None))
+    # sigma x + (1 - sigma) m (equation 10), the gate floored and divided by its value at the start
+    gate = 1e-3 + (1 - 1e-3) * expit(raw + 1.5) / expit(1.5)
+    y, log_det = f.forward_and_log_det(jnp.asarray(x))
+    np.testing.assert_allclose(y, gate * x + (1 - gate) * m, rtol=1e-12)
+    np.testing.assert_allclose(log_det, np.log(gate).sum(), rtol=1e-12)

@@ -5,7 +5,7 @@ import pytest
 from arviz_stats.base import array_stats
 from scipy.stats import norm
 
-from thalweg.diagnostics import log_mean_exp, summarise, weighted_quantile
+from thalweg.diagnostics import bridge, log_mean_exp, summarise, weighted_quantile
 
 
 def test_constant_weights_are_exact():
@@ -22,6 +22,32 @@ def test_log_normal_evidence_and_its_error():
     results = [log_mean_exp(0.5 * rng.normal(size=2000)) for _ in range(400)]
     scores = np.array([(r.value - 0.125) / r.standard_error for r in results])
     assert 0.9 < np.std(scores) < 1.1
+
+
+def test_bridge_between_normals_and_its_error():
+    """p = 7 N(0.5, 1) and q = N(0, 0.6): importance weights of q's draws have no variance, the bridge has."""
+    rng = np.random.default_rng(0)
+
+    def log_ratio(x):
+        return np.log(7) + norm.logpdf(x, 0.5, 1.0) - norm.logpdf(x, 0.0, 0.6)
+
+    def one():
+        return bridge(log_ratio(0.6 * rng.normal(size=1000)), log_ratio(rng.normal(0.5, 1.0, 500)), 500.0)
+
+    results = [one() for _ in range(400)]
+    scores = np.array([(r.value - np.log(7)) / r.standard_error for r in results])
+    assert 0.9 < np.std(scores) < 1.1
+    assert abs(np.mean(scores)) < 0.2
+    # at quantiles for draws, what it defines: E_q[p h] = Z E_p[q h]
+    levels = (np.arange(4000) + 0.5) / 4000
+    of_q, of_p = log_ratio(norm.ppf(levels, 0, 0.6)), log_ratio(norm.ppf(levels, 0.5, 1))
+    assert bridge(of_q, of_p, 4000.0).value == pytest.approx(np.log(7), abs=2e-3)
+
+
+def test_bridge_where_one_of_both_is_zero():
+    """p uniform on (0, 1), q on (0, 2): half of q's draws lie outside, and p's all have the same ratio."""
+    of_q = np.where(np.arange(1000) % 2, np.log(2.0), -np.inf)
+    assert bridge(of_q, np.full(300, np.log(2.0)), 300.0).value == pytest.approx(0)
 
 
 def test_zero_weights_count_in_the_mean():

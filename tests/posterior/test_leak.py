@@ -9,8 +9,7 @@ from jax.scipy.stats import norm
 
 import thalweg as tw
 from thalweg.distributions import AbstractDistribution
-from thalweg.posterior._draws import WeighedDraws
-from thalweg.posterior._leak import missed_mass
+from thalweg.posterior._leak import Corrected, missed_mass
 
 
 def log_ridge(u):
@@ -44,6 +43,6 @@ def test_a_part_that_is_left_out_is_found(share, found, seed):
     log_p = np.asarray(jax.vmap(log_ridge)(u))
     # every weight is the same: nothing in the draws tells of the part that is left out
     np.testing.assert_allclose(log_p - log_q, np.log(share), atol=1e-9)
-    draws = WeighedDraws(np.asarray(u), np.asarray(log_q), np.asarray(log_q), log_p)
-    sentence = missed_mass(part, target, draws, jax.random.key(seed))
+    draws = Corrected(np.asarray(u), np.full(len(u), 1 / len(u)), log_p, np.asarray(log_q))
+    sentence = missed_mass(part, target, draws, np.log(share), jax.random.key(seed), doubtful=False)
     assert ("leave the flow" in (sentence or "")) == found, sentence

@@ -13,9 +13,9 @@ from posteriordb_models import RECORDS
 ROOT = Path(__file__).parents[2]
 
 
-def _infer(folder, out, *options):
+def _infer(folder, out, *options, model="model.py"):
     data = ROOT / "examples" / folder / "data.json"
-    command = [str(Path(sys.executable).parent / "thalweg"), "infer", str(ROOT / "examples" / folder / "model.py")]
+    command = [str(Path(sys.executable).parent / "thalweg"), "infer", str(ROOT / "examples" / folder / model)]
     command += (["--data", str(data)] if data.exists() else []) + ["--out", str(out), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -48,6 +48,18 @@ def test_eight_schools(tmp_path):
     assert "ELBO" in done.stderr
     assert "log evidence" in done.stdout
     assert "verdict" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["model_pymc.py", "model.stan"])
+def test_eight_schools_in_other_languages(model, tmp_path):
+    done, summary = _infer("eight_schools", tmp_path / "run", "--json", model=model)
+    rows = {row["name"]: row for row in summary["parameters"]}
+    record = RECORDS["eight_schools-eight_schools_noncentered"]
+    for ours, reference in (("mu", "mu"), ("tau", "tau"), ("theta[0]", "theta[1]")):
+        i = record["names"].index(reference)
+        assert abs(rows[ours]["mean"] - record["mean"][i]) < 0.1 * record["sd"][i]
+    assert json.loads(done.stdout)["verdict"]["ok"]
 
 
 @pytest.mark.slow

@@ -83,6 +83,8 @@ class Skeleton(eqx.Module, Generic[T]):
 
     def _put_together(self, vector: Any, add: Callable[[Array, Any], Array]) -> T:
         leaves, structure = jax.tree.flatten(self.initial, is_leaf=_is_fixed)
+        if not leaves:  # nothing is trainable
+            return eqx.combine(self.initial, self.rest)
         sizes = [math.prod(np.shape(x.value)) for x in leaves]
         # the derivative of a split is one concatenation, that of slices a sum of padded vectors
         on_host = isinstance(vector, np.ndarray)

@@ -1,7 +1,7 @@
 """Numbers that say whether draws and weights can be believed: arrays in, numbers out, NumPy and SciPy alone."""
 
 from thalweg.diagnostics._ess import all_but_even, bulk_ess, importance_ess, mcse_mean, rhat, tail_ess
-from thalweg.diagnostics._evidence import log_mean_exp, weighted_quantile
+from thalweg.diagnostics._evidence import bridge, log_mean_exp, weighted_quantile
 from thalweg.diagnostics._psis import ParetoFit, Psis, fit_pareto, khat_threshold, parameter_khat, psis
 from thalweg.diagnostics._summary import SummaryRow, summarise
 
@@ -10,6 +10,7 @@ __all__ = [
     "Psis",
     "SummaryRow",
     "all_but_even",
+    "bridge",
     "bulk_ess",
     "fit_pareto",
     "importance_ess",

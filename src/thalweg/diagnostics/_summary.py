@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from thalweg._core import requirement
+from thalweg.diagnostics._ess import mcse_mean
 from thalweg.diagnostics._evidence import weighted_quantile
 from thalweg.diagnostics._weights import as_log_weights
 
@@ -24,8 +25,10 @@ class SummaryRow(NamedTuple):
     mcse: float
 
 
-def summarise(draws: Mapping[str, np.ndarray], log_weights: np.ndarray | None = None) -> list[SummaryRow]:
-    """Summarise independent draws, weighted or not, in the order of the names.
+def summarise(
+    draws: Mapping[str, np.ndarray], log_weights: np.ndarray | None = None, *, chains: int | None = None
+) -> list[SummaryRow]:
+    """Summarise independent draws, weighted or not, or chains, in the order of the names.
 
     The standard error of the mean is sd / sqrt(S), or sqrt(sum w_i^2 (x_i - mean)^2) under normalised weights w. The
     sd divides by S - 1 without weights and by the sum of the weights with them. A quantity that is not finite
@@ -34,6 +37,7 @@ def summarise(draws: Mapping[str, np.ndarray], log_weights: np.ndarray | None = 
     Args:
         draws: name -> (S, *shape), booleans and integers too.
         log_weights: (S,), up to a constant; None for plain draws.
+        chains: the draws are so many chains, one after the other: the error of the mean is sd / sqrt(ESS).
 
     Returns:
         One row a scalar, array elements in C order.
@@ -47,6 +51,8 @@ def summarise(draws: Mapping[str, np.ndarray], log_weights: np.ndarray | None = 
         columns = array.reshape(array.shape[0], -1)
         with np.errstate(invalid="ignore", over="ignore"):
             numbers = _plain(columns) if weights is None else _weighted(columns, weights)
+            if chains is not None:
+                numbers[-1] = [mcse_mean(column.reshape(chains, -1)) for column in columns.T]
         names = _element_names(name, array.shape[1:])
         rows += [SummaryRow(label, *map(float, row)) for label, row in zip(names, numbers.T, strict=True)]
     return rows

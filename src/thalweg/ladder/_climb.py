@@ -136,5 +136,6 @@ class Climb:
             trace={"step": np.arange(len(rung.history["elbo"])), "elbo": rung.history["elbo"]},
             settings=self.settings,
             steps_taken=taken,
-            failed=rung.failed or missed_mode(self.target, rung.flow, modes, key),
+            failed=rung.failed,
+            missed_mode=missed_mode(self.target, rung.flow, modes, key),
         )

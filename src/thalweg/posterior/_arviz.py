@@ -8,8 +8,6 @@ import numpy as np
 from thalweg._core import import_guest, requirement
 from thalweg.targets import Target
 
-_CHAINS = 4
-
 
 def preload() -> None:
     """Import what `to_datatree` and its files need: a second that a command can spend while a fit compiles."""
@@ -59,8 +57,9 @@ def to_datatree(
     trace: dict[str, np.ndarray],
     target: Target,
     attributes: dict[str, Any],
+    n_chains: int,
 ) -> Any:
-    """Groups of (n, *shape) arrays as a DataTree of 4 chains; empty groups are left out.
+    """Groups of (n, *shape) arrays, chain after chain, as a DataTree; empty groups are left out.
 
     Args:
         groups: group -> name -> (n, *shape).
@@ -68,10 +67,11 @@ def to_datatree(
         trace: name -> (steps,), kept along the dimension "step".
         target: for names of dimensions and coordinates.
         attributes: of the posterior group.
+        n_chains: divides n.
     """
     arviz_base, xarray = import_guest("arviz_base", "core"), import_guest("xarray", "core")
     chained = {
-        group: {_plain(k): np.asarray(v).reshape(_CHAINS, -1, *np.shape(v)[1:]) for k, v in values.items()}
+        group: {_plain(k): np.asarray(v).reshape(n_chains, -1, *np.shape(v)[1:]) for k, v in values.items()}
         for group, values in groups.items()
         if values
     }

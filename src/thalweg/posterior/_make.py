@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from thalweg._core import FileError, Seed, as_key, precision, read_file, requirement
-from thalweg.diagnostics import log_mean_exp
+from thalweg.diagnostics import all_but_even, khat_threshold, log_mean_exp, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.posterior._citation import package_versions
 from thalweg.posterior._draws import WeighedDraws, weigh
 from thalweg.posterior._estimates import Estimate
-from thalweg.posterior._leak import missed_mass
+from thalweg.posterior._leak import Corrected, missed_mass
 from thalweg.posterior._posterior import KIND, POOL, SAVED, Posterior, complaint_of
 from thalweg.posterior._verdict import Verdict, judge
 from thalweg.targets import Target, check_same_target, describe_target
@@ -30,6 +30,7 @@ def make_posterior(
     settings: dict[str, Any],
     steps_taken: tuple[str, ...],
     failed: str | None = None,
+    missed_mode: str | None = None,
     weighed: WeighedDraws | None = None,
 ) -> Posterior:
     """Weigh draws of a fitted flow and put together the posterior with its verdict.
@@ -43,6 +44,7 @@ def make_posterior(
         settings: what decided the result.
         steps_taken: what was done, in sentences.
         failed: a sentence where the fit itself failed.
+        missed_mode: a sentence on a mode that the flow is known to leave out.
         weighed: draws that have been weighed already.
     """
     weighed = weighed or weigh(flow, target, as_key(seed), POOL)
@@ -59,9 +61,13 @@ def make_posterior(
     else:
         # the weights that make the flow's own draws of these
         own = np.exp(log_q - log_proposal)
-        failed = failed or missed_mass(flow, target, weighed, as_key(seed))
-        verdict = judge(raw, np.asarray(weighed.u, float), own, failed=failed)
         evidence = Estimate(*log_mean_exp(raw))
+        if not (failed or missed_mode):
+            smoothed = psis(raw)
+            drawn = Corrected(weighed.u, np.exp(smoothed.log_weights), log_p, log_q)
+            doubtful = bool(smoothed.khat >= khat_threshold(len(raw)) and all_but_even(raw))
+            failed = missed_mass(flow, target, drawn, evidence.value, as_key(seed), doubtful=doubtful)
+        verdict = judge(raw, np.asarray(weighed.u, float), own, failed=failed, missed_mode=missed_mode)
         # their mean is 1: what is the same for all draws need not be multiplied by their noise
         terms = evidence.value + own * (log_p - log_q - evidence.value)
         elbo = (

@@ -14,15 +14,17 @@ from thalweg.posterior import _draws
 from thalweg.posterior._arviz import to_datatree
 from thalweg.posterior._citation import CITATION
 from thalweg.posterior._estimates import Bound, Estimate
+from thalweg.posterior._refine import judge_refined, run_chains
 from thalweg.posterior._verdict import Verdict
-from thalweg.targets import AbstractSpace, Target, as_numpyro
+from thalweg.run import Progress
+from thalweg.targets import AbstractSpace, Target, as_numpyro, log_density_of_rows
 
 Draws = dict[str, np.ndarray]
 
 KIND = "posterior"
 SAVED = (
     *("flow", "space", "elbo", "log_evidence", "verdict", "trace", "settings"),
-    *("log_weights", "steps_taken", "dtype", "versions", "name", "described"),
+    *("log_weights", "steps_taken", "dtype", "versions", "name", "described", "chains"),
 )
 """What a file keeps: all fields but the target."""
 POOL = 10_000
@@ -52,9 +54,9 @@ class WeightedDraws:
 class Posterior:
     """A flow posterior: draws, density, evidence, and a verdict on all of it.
 
-    Raw draws (`sample`) are the flow's own; corrected draws (`resample`) are importance-resampled against the target
-    and are what `summary` and `to_arviz` show. A posterior loaded without its target samples and scores, but cannot
-    correct.
+    Raw draws (`sample`) are the flow's own; corrected draws (`resample`) are importance-resampled against the target,
+    or once refined come from chains, and are what `summary` and `to_arviz` show. A posterior loaded without its target
+    samples and scores, but cannot correct.
 
     Attributes:
         flow: on R^d; pure, usable inside jit and vmap: `.sample(key, shape)`, `.log_prob(u)`. It computes in JAX's own
@@ -73,6 +75,7 @@ class Posterior:
         versions: of the packages that made it.
         name: of the model.
         described: a digest of the data and the log density at a few points, by which `load` knows its target again.
+        chains: (chains, n, d), unconstrained draws of the chains that `refine` ran; None before.
     """
 
     flow: AbstractSampler
@@ -89,6 +92,7 @@ class Posterior:
     versions: dict[str, str]
     name: str
     described: dict[str, Any]
+    chains: np.ndarray | None = None
 
     @property
     def names(self) -> list[str]:
@@ -197,9 +201,10 @@ class Posterior:
             return WeightedDraws(self._dress(weighed.u), smoothed.log_weights, raw, float(smoothed.khat))
 
     def resample(self, n: int, seed: Seed = 0) -> Draws:
-        """Corrected draws: importance resampling of four times as many raw ones, with smoothed weights.
+        """Corrected draws: importance resampling of four times as many raw ones, with smoothed weights; or the chains'.
 
-        Systematic, then shuffled; where weights are uneven some draws appear more than once.
+        Systematic, then shuffled; where weights are uneven some draws appear more than once. Of a refined posterior
+        the chains' draws, shuffled; once all are used they come again.
 
         Raises:
             ValueError: if n is below 1, or there is no target.
@@ -207,7 +212,14 @@ class Posterior:
         target = self._require_target("resample")
         n = check_positive_int("n", n)
         with precision(self.dtype):
-            return self._dress(self._resample_rows(target, n, seed)[0].u)
+            return self._dress(self._corrected_rows(target, n, seed))
+
+    def _corrected_rows(self, target: Target, n: int, seed: Seed) -> np.ndarray:
+        if self.chains is None:
+            return self._resample_rows(target, n, seed)[0].u
+        pool = self.chains.reshape(-1, target.size)
+        order = numpy_rng(as_key(seed)).permutation(len(pool))
+        return pool[np.resize(order, n)]
 
     def _resample_rows(self, target: Target, n: int, seed: Seed) -> tuple[_draws.WeighedDraws, np.ndarray]:
         """(the chosen draws, their smoothed log weights in the pool)."""
@@ -222,7 +234,7 @@ class Posterior:
         """Replicated data from n corrected draws, name -> (n, *shape); {} where the model cannot."""
         target = self._require_target("predictive")
         with precision(self.dtype):
-            params = _draws.constrain(target.space, target.data, self._resample_rows(target, n, seed)[0].u)
+            params = _draws.constrain(target.space, target.data, self._corrected_rows(target, n, seed))
             return _draws.predict(target, as_key(seed), params)
 
     def observed(self) -> Draws:
@@ -230,7 +242,14 @@ class Posterior:
         return {} if self.target is None else {k: np.asarray(v) for k, v in self.target.observed().items()}
 
     def summary(self, n: int = POOL, seed: Seed = 0) -> list[SummaryRow]:
-        """Mean, sd, quantiles and Monte Carlo error of every parameter, from weighted draws (raw without a target)."""
+        """Mean, sd, quantiles and Monte Carlo error of every parameter, from weighted draws (raw without a target).
+
+        Of a refined posterior from all the chains' draws, the error from their effective number.
+        """
+        if self.chains is not None:
+            with precision(self.dtype):
+                draws = self._dress(self.chains.reshape(-1, self.chains.shape[-1]))
+            return summarise(draws, chains=self.chains.shape[0])
         if self.target is None:
             return summarise(self.sample(n, seed))
         weighted = self.importance_weights(n, seed)
@@ -240,7 +259,8 @@ class Posterior:
         """An ArviZ DataTree: 4 chains of n / 4 corrected draws, and what else there is.
 
         Groups: posterior; sample_stats (log q, log p, log weight); unconstrained_posterior; raw_posterior (the flow's
-        own draws); fit (the trace); and where the model can, posterior_predictive, log_likelihood, observed_data.
+        own draws); fit (the trace); and where the model can, posterior_predictive, log_likelihood, observed_data. Of a
+        refined posterior the chains as they were, about n of their draws at even distances; no log weight then.
 
         Raises:
             ValueError: if n is not a positive multiple of 4, or there is no target.
@@ -249,21 +269,75 @@ class Posterior:
         if check_positive_int("n", n) % 4:
             raise ValueError(requirement("n", "be a multiple of 4, for 4 chains", n))
         with precision(self.dtype):
-            chosen, log_weights = self._resample_rows(target, n, seed)
-            draws = self._dress(chosen.u)
+            n_chains, u, stats = self._arviz_rows(target, n, seed)
+            draws = self._dress(u)
             params = {k: draws[k] for k in self._require_space().names}
             groups = {
                 "posterior": draws,
-                "sample_stats": {"log_q": chosen.log_q, "lp": chosen.log_p, "log_weight": log_weights},
-                "unconstrained_posterior": {"u": chosen.u},
-                "raw_posterior": self.sample(n, seed),
+                "sample_stats": stats,
+                "unconstrained_posterior": {"u": u},
+                "raw_posterior": self.sample(len(u), seed),
                 "posterior_predictive": _draws.predict(target, as_key(seed), params),
                 "log_likelihood": _draws.pointwise_log_likelihood(target, params),
             }
             # whole numbers in a data file are not discrete data: the model's replicates say what they are
             predicted = groups["posterior_predictive"]
             observed = {k: v.astype(predicted[k].dtype) if k in predicted else v for k, v in self.observed().items()}
-            return to_datatree(groups, observed, self.trace, target, self._attributes())
+            return to_datatree(groups, observed, self.trace, target, self._attributes(), n_chains=n_chains)
+
+    def _arviz_rows(self, target: Target, n: int, seed: Seed) -> tuple[int, np.ndarray, Draws]:
+        """(number of chains, their draws one chain after the other, what is known of each)."""
+        if self.chains is None:
+            chosen, log_weights = self._resample_rows(target, n, seed)
+            return 4, chosen.u, {"log_q": chosen.log_q, "lp": chosen.log_p, "log_weight": log_weights}
+        n_chains, length, d = self.chains.shape
+        kept = np.linspace(0, length - 1, min(length, max(1, n // n_chains))).round().astype(int)
+        u = self.chains[:, kept].reshape(-1, d)
+        return n_chains, u, {"log_q": _draws.score(self.flow, u), "lp": log_density_of_rows(target, u)}
+
+    def refine(
+        self,
+        method: str | None = None,
+        *,
+        n: int = POOL,
+        chains: int = 16,
+        seed: Seed = 0,
+        progress: bool = True,
+    ) -> "Posterior":
+        r"""The same posterior with draws from Markov chains, exact in the long run whatever the flow.
+
+        The chains start at corrected draws. Their draws are then what `resample`, `summary` and `to_arviz` give; the
+        verdict rests on R-hat and effective sizes, the evidence (for a flow with a density) on the bridge between the
+        flow's draws and theirs.
+
+        Args:
+            method: "imh", independence Metropolis-Hastings with the flow as proposal: cheap, for a flow that covers the
+                posterior; "neutra", Hamiltonian Monte Carlo in the flow's latent space: for one that covers it badly.
+                None for "neutra" where the flow is a base pushed through a bijection, else "imh".
+            n: draws to keep, of all chains together.
+            chains: how many.
+            seed: an int or a JAX key.
+            progress: whether to draw a bar on standard error.
+
+        Raises:
+            ValueError: for an unknown method, a flow that it cannot use, or a posterior without its target.
+            Interrupted: (a KeyboardInterrupt) on a signal.
+
+        Sources: Tierney 1994 (imh); Hoffman et al. 2019 (neutra), 2021 (its adaptation); Meng and Wong 1996 (bridge).
+        """
+        target = self._require_target("refine")
+        n, chains = check_positive_int("n", n), check_positive_int("chains", chains)
+        with precision(self.dtype), Progress(show=progress) as bar:
+            start, _ = self._resample_rows(target, chains, seed)
+            found = run_chains(self.flow, target, start, method, -(-n // chains), as_key(seed), bar)
+            verdict, evidence = judge_refined(self.flow, target, found, self.verdict, as_key(seed))
+        return dataclasses.replace(
+            self,
+            chains=found.chains.draws,
+            verdict=verdict,
+            log_evidence=evidence or self.log_evidence,
+            steps_taken=(*self.steps_taken, found.sentence),
+        )
 
     def to_numpyro(self) -> Any:
         """The flow as a NumPyro distribution on R^d: this posterior as the next model's prior.

@@ -6,27 +6,31 @@ import math
 import numpy as np
 
 from thalweg._core import register
-from thalweg.diagnostics import all_but_even, importance_ess, khat_threshold, psis
+from thalweg.diagnostics import all_but_even, bulk_ess, importance_ess, khat_threshold, psis, rhat, tail_ess
 
 _LEAST_ESS = 200
 _DOUBTFUL_KHAT = 0.5
 _LEAST_SHARE_IF_DOUBTFUL = 0.1
 _LEAST_SHARE_OF_SMOOTHED = 0.5
+_LARGEST_SHIFT, _LARGEST_RATIO = 0.1, 1.1
+_LARGEST_RHAT, _LEAST_CHAIN_ESS = 1.01, 400
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What the importance weights say of a posterior.
+    """What the importance weights, or chains, say of a posterior.
 
     Attributes:
         ok: whether the corrected draws (importance-resampled) can be trusted.
         raw_ok: whether the flow's own draws can, as they are.
         khat: Pareto shape of the weights' tail; below 0.7 (less for few draws) corrected draws are reliable.
-        ess: effective number of the weighted draws.
-        n_draws: how many draws were weighed.
+        ess: effective number of the weighted draws; of chains the least of all parameters', of bulk and tail.
+        n_draws: how many draws were weighed, or made by the chains.
         reasons: sentences, why.
         advice: sentences, what to do; empty where nothing needs doing.
+        rhat: the largest R-hat of the chains that made the corrected draws; None where weights did.
+        missed_mode: a sentence on a mode that the flow is known to leave out, one of `reasons`; or None.
     """
 
     ok: bool
@@ -36,6 +40,8 @@ class Verdict:
     n_draws: int
     reasons: tuple[str, ...]
     advice: tuple[str, ...]
+    rhat: float | None = None
+    missed_mode: str | None = None
 
     def __str__(self) -> str:
         """One sentence."""
@@ -45,13 +51,19 @@ class Verdict:
             head = "Trust the corrected draws (resample), not the flow's raw ones (sample)"
         else:
             head = "Do not trust it"
-        figures = f"k-hat {self.khat:.2f}, {self.ess:,.0f} effective of {self.n_draws:,} draws"
+        shape = f"k-hat {self.khat:.2f}" if self.rhat is None else f"R-hat {self.rhat:.3f}"
+        figures = f"{shape}, {self.ess:,.0f} effective of {self.n_draws:,} draws"
         tail = f" ({figures})" + (": " + "; ".join(self.reasons) if self.reasons else "")
         return head + tail + ("." if not self.advice else ". To do: " + "; ".join(self.advice) + ".")
 
 
 def judge(
-    raw_log_weights: np.ndarray, values: np.ndarray, own: np.ndarray | None = None, *, failed: str | None = None
+    raw_log_weights: np.ndarray,
+    values: np.ndarray,
+    own: np.ndarray | None = None,
+    *,
+    failed: str | None = None,
+    missed_mode: str | None = None,
 ) -> Verdict:
     """The verdict from one set of weighted draws.
 
@@ -60,6 +72,7 @@ def judge(
         values: the draws in unconstrained coordinates, (S, d).
         own: weights that make them draws of the flow; None for 1.
         failed: a sentence where the fit itself failed.
+        missed_mode: a sentence on a mode that the flow leaves out.
 
     The corrected draws pass if k-hat is below the threshold of Vehtari et al. 2024 for S draws, or the raw weights are
     all but even (`all_but_even`), and the effective sample size (the smaller of raw and smoothed weights') is at least
@@ -73,9 +86,8 @@ def judge(
     raw_ess, smoothed_ess = importance_ess(raw_log_weights), importance_ess(smoothed.log_weights)
     ess = min(raw_ess, smoothed_ess)
     threshold = khat_threshold(n)
-    reasons, advice = [], []
-    if failed:
-        reasons.append(failed)
+    told = [sentence for sentence in (failed, missed_mode) if sentence]
+    reasons, advice = [*told], []
     if not (khat < threshold or all_but_even(raw_log_weights)):
         reasons.append(f"the weights' tail is too heavy (k-hat {khat:.2f}, at most {threshold:.2f} is reliable)")
     if raw_ess < _LEAST_SHARE_OF_SMOOTHED * smoothed_ess:
@@ -90,11 +102,45 @@ def judge(
         reasons.append(f"a heavy tail (k-hat {khat:.2f}) comes with few effective draws ({ess:.0f} of {n:,})")
     ok = not reasons
     shift, ratio = _movement(values, smoothed.log_weights, np.ones(n) if own is None else own)
-    raw_ok = ok and shift <= 0.1 and abs(math.log(ratio)) <= math.log(1.1)
-    if len(reasons) > (failed is not None):
+    raw_ok = ok and shift <= _LARGEST_SHIFT and abs(math.log(ratio)) <= math.log(_LARGEST_RATIO)
+    if len(reasons) > len(told):
         advice.append("give more steps, or a richer flow such as spline")
         advice.append("check the parametrisation (non-centred hierarchies fit better), or try float64")
-    return Verdict(ok, raw_ok, khat, ess, n, tuple(reasons), tuple(advice))
+    return Verdict(ok, raw_ok, khat, ess, n, tuple(reasons), tuple(advice), missed_mode=missed_mode)
+
+
+def judge_chains(
+    chains: np.ndarray, own: np.ndarray, khat: float, *, failed: str | None = None, missed_mode: str | None = None
+) -> Verdict:
+    """The verdict from chains that leave the target as it is.
+
+    They pass where R-hat is at most 1.01 and bulk and tail effective sizes are at least 400 for every coordinate
+    (Vehtari et al. 2021). The flow's raw draws pass as `judge` has it.
+
+    Args:
+        chains: (chains, n, d), unconstrained.
+        own: draws of the flow, (S, d).
+        khat: of the flow's weights.
+        failed: a sentence where the chains miss a part of the target.
+        missed_mode: a sentence on a mode that the flow leaves out, where chains begun at its draws will not go either.
+    """
+    columns = np.moveaxis(np.asarray(chains, float), -1, 0)
+    worst = float(np.max([rhat(c) for c in columns]))
+    ess = float(np.min([min(bulk_ess(c), tail_ess(c)) for c in columns]))
+    told = [sentence for sentence in (failed, missed_mode) if sentence]
+    reasons, advice = [*told], []
+    if not worst <= _LARGEST_RHAT:
+        reasons.append(f"the chains disagree (R-hat {worst:.3f}, at most {_LARGEST_RHAT} is reliable)")
+    if not ess >= _LEAST_CHAIN_ESS:
+        reasons.append(f"only {ess:.0f} of the chains' draws are effective")
+    if failed or len(reasons) > len(told):
+        advice.append('refine for longer (n=), by method="neutra", or fit a richer flow first')
+    pooled = np.concatenate([columns.reshape(len(columns), -1).T, own])
+    ours = np.arange(len(pooled)) >= len(pooled) - len(own)
+    shift, ratio = _movement(pooled, np.where(ours, -np.inf, 0.0), ours.astype(float))
+    raw_ok = not reasons and shift <= _LARGEST_SHIFT and abs(math.log(ratio)) <= math.log(_LARGEST_RATIO)
+    n_draws = chains.shape[0] * chains.shape[1]
+    return Verdict(not reasons, raw_ok, khat, ess, n_draws, tuple(reasons), tuple(advice), worst, missed_mode)
 
 
 def _movement(values: np.ndarray, log_weights: np.ndarray, own: np.ndarray) -> tuple[float, float]:

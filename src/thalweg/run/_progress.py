@@ -7,7 +7,9 @@ from thalweg._core import import_guest
 
 
 class Progress:
-    """One line on standard error: stage, bar, ELBO, steps a second, time left. Does nothing where `show` is False.
+    """One line on standard error: stage, bar, ELBO (or another number), steps a second, time left.
+
+    Does nothing where `show` is False.
 
     Args:
         show: whether to draw.
@@ -27,12 +29,12 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def stage(self, name: str, total: int) -> None:
-        """A new line for a new stage."""
+    def stage(self, name: str, total: int, quantity: str = "ELBO") -> None:
+        """A new line for a new stage, with the name of what it shows."""
         if self._show and self._bar is None:
             self._start()
         if self._bar is not None:
-            self._task = self._bar.add_task(name, total=total, elbo="...", rate="...")
+            self._task = self._bar.add_task(name, total=total, quantity=quantity, elbo="...", rate="...")
 
     def update(self, step: int, elbo: float, rate: float) -> None:
         """Move the bar."""
@@ -50,7 +52,7 @@ class Progress:
             columns.TextColumn("{task.description:<16}"),
             columns.BarColumn(bar_width=24),
             columns.MofNCompleteColumn(),
-            columns.TextColumn("ELBO {task.fields[elbo]}  {task.fields[rate]} steps/s"),
+            columns.TextColumn("{task.fields[quantity]} {task.fields[elbo]}  {task.fields[rate]} steps/s"),
             columns.TimeRemainingColumn(compact=True),
             console=console.Console(file=sys.stderr),
             refresh_per_second=8,

@@ -114,6 +114,7 @@ def run(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     deadline: float | None = None,
+    quantity: str = "ELBO",
 ) -> RunResult:
     """Step a process until it stops itself, or for `steps` steps.
 
@@ -126,6 +127,7 @@ def run(
         progress: the bar.
         checkpoint: where to keep the state: on a signal, now and then, and at the end.
         deadline: a `time.monotonic()` to be ready by.
+        quantity: what the record "elbo" is, for the bar.
 
     Raises:
         Interrupted: on SIGINT or SIGTERM, after the checkpoint has been written.
@@ -140,7 +142,7 @@ def run(
     done = len(history["elbo"]) if history else 0
     start = last_write = time.monotonic()
     pace, status = 1, None
-    progress.stage(name, steps)
+    progress.stage(name, steps, quantity)
     with listen() as stop:
         while status is None and done < steps:
             begin = time.monotonic()

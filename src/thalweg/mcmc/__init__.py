@@ -1,0 +1,5 @@
+"""Markov chains that a flow helps along: their draws are the target's own in the long run, whatever the flow."""
+
+from thalweg.mcmc._chains import Chains, independence_chains, latent_chains
+
+__all__ = ["Chains", "independence_chains", "latent_chains"]

@@ -1,0 +1,182 @@
+"""Many chains at once: proposals from a flow, or Hamiltonian ones in its latent space."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._core import Array, PRNGKeyArray, Scalar, requirement, wide_jit
+from thalweg.distributions import AbstractSampler, Transformed
+from thalweg.mcmc._blackjax import (
+    Proposal,
+    Tuning,
+    start_hamiltonian,
+    start_independence,
+    step_hamiltonian,
+    step_independence,
+    tune_hamiltonian,
+)
+from thalweg.run import AbstractJittedProcess, Progress, Status, run
+from thalweg.targets import Target
+
+_WARM_UP, _THIN = 300, 5
+
+
+class Chains(NamedTuple):
+    """What chains leave.
+
+    Attributes:
+        draws: (chains, n, d), in unconstrained coordinates.
+        acceptance: the mean chance that a proposal had.
+        status: why the run stopped.
+    """
+
+    draws: np.ndarray
+    acceptance: float
+    status: Status
+
+
+class _State(NamedTuple):
+    """BlackJAX's states, one a chain; the draws so far, (n, chains, d)."""
+
+    chains: Any
+    draws: Array
+
+
+class AbstractChains(AbstractJittedProcess[_State]):
+    """Steps all chains and keeps every `thin`-th state of each."""
+
+    target: eqx.AbstractVar[Target]
+    flow: eqx.AbstractVar[Any]
+    thin: eqx.AbstractVar[int]
+    records: ClassVar[tuple[str, ...]] = ("elbo", "acceptance")
+
+    def review(
+        self, state: _State, history: dict[str, np.ndarray], *, steps: int, hurry: bool
+    ) -> tuple[_State, Status | None]:
+        """Chains run on."""
+        return state, None
+
+    def _keep(self, state: _State, index: Array, u: Array) -> Array:
+        return state.draws.at[index // self.thin].set(u)
+
+
+class IndependenceChains(AbstractChains):
+    """Independence Metropolis-Hastings; exact in the long run for auxiliary flows too, on their extended space."""
+
+    target: Target
+    flow: AbstractSampler
+    thin: int = eqx.field(static=True)
+    chunk: int = eqx.field(static=True, default=50)
+
+    def step(self, state: _State, key: PRNGKeyArray, index: Array) -> tuple[_State, dict[str, Scalar]]:
+        """One proposal a chain."""
+
+        def propose(key: PRNGKeyArray) -> Proposal:
+            return Proposal(*self.flow.sample_and_log_q(key))
+
+        keys = jax.random.split(key, state.draws.shape[1])
+        chains, chance = jax.vmap(lambda k, s: step_independence(self.target.log_density, propose, k, s))(
+            keys, state.chains
+        )
+        kept = self._keep(state, index, chains.position.u)
+        return _State(chains, kept), {"elbo": chains.logdensity.mean(), "acceptance": chance.mean()}
+
+
+class LatentChains(AbstractChains):
+    """Hamiltonian Monte Carlo on z of u = f(z), where the target is all but the flow's base."""
+
+    target: Target
+    flow: Transformed
+    tuning: Tuning
+    thin: int = eqx.field(static=True)
+    chunk: int = eqx.field(static=True, default=10)
+
+    def step(self, state: _State, key: PRNGKeyArray, index: Array) -> tuple[_State, dict[str, Scalar]]:
+        """One trajectory a chain."""
+        keys = jax.random.split(key, state.draws.shape[1])
+        log_density = _latent_log_density(self.flow, self.target)
+        chains, chance = jax.vmap(lambda k, s: step_hamiltonian(log_density, self.tuning, k, s))(keys, state.chains)
+        kept = self._keep(state, index, jax.vmap(self.flow.bijection.forward)(chains.position))
+        return _State(chains, kept), {"elbo": chains.logdensity.mean(), "acceptance": chance.mean()}
+
+
+def _latent_log_density(flow: Transformed, target: Target) -> Any:
+    def log_density(z: Array) -> Scalar:
+        u, log_det = flow.bijection.forward_and_log_det(z)
+        return target.log_density(u) + log_det
+
+    return log_density
+
+
+@wide_jit
+def _start_independence(target: Target, u: Array, log_q: Array) -> Any:
+    return jax.vmap(lambda *at: start_independence(target.log_density, Proposal(*at)))(u, log_q)
+
+
+@wide_jit
+def _start_latent(flow: Transformed, target: Target, u: Array, key: PRNGKeyArray) -> tuple[Any, Tuning]:
+    log_density = _latent_log_density(flow, target)
+    positions, tuning = tune_hamiltonian(log_density, jax.vmap(flow.bijection.inverse)(u), key, _WARM_UP)
+    return jax.vmap(lambda z: start_hamiltonian(log_density, z))(positions), tuning
+
+
+def _run(process: AbstractChains, chains: Any, n: int, key: PRNGKeyArray, name: str, progress: Progress) -> Chains:
+    count, d = jax.tree.leaves(chains)[0].shape[0], process.target.size
+    state = _State(chains, jnp.zeros((n, count, d)))
+    result = run(process, state, key, steps=n * process.thin, name=name, progress=progress, quantity="log p")
+    draws = np.swapaxes(np.asarray(result.state.draws), 0, 1)
+    return Chains(draws, float(result.history["acceptance"].mean()), result.status)
+
+
+def independence_chains(
+    flow: AbstractSampler,
+    target: Target,
+    start: tuple[np.ndarray, np.ndarray],
+    n: int,
+    key: PRNGKeyArray,
+    progress: Progress,
+) -> Chains:
+    r"""Independence Metropolis-Hastings: a draw u' of the flow is taken with chance min(1, w(u') / w(u)), w = p / q.
+
+    Every fifth state is kept. Sources: Tierney 1994; BlackJAX (Cabezas et al. 2024) for the kernel.
+
+    Args:
+        flow: what proposes.
+        target: what the chains converge to.
+        start: points, (chains, d), and log q (or its extended term) there, (chains,).
+        n: states to keep of each chain.
+        key: of all randomness.
+        progress: the bar.
+    """
+    chains = _start_independence(target, *map(jnp.asarray, start))
+    return _run(IndependenceChains(target=target, flow=flow, thin=_THIN), chains, n, key, "independence", progress)
+
+
+def latent_chains(
+    flow: AbstractSampler, target: Target, start: np.ndarray, n: int, key: PRNGKeyArray, progress: Progress
+) -> Chains:
+    r"""NeuTra: Hamiltonian Monte Carlo on z with density p(f(z)) |det f'(z)|, f the flow's map.
+
+    300 trajectories first adapt the step size and the length (ChEES), common to all chains.
+    Sources: Hoffman et al. 2019 (NeuTra), 2021 (ChEES); BlackJAX (Cabezas et al. 2024) for kernel and adaptation.
+
+    Args:
+        flow: a base pushed through a bijection.
+        target: what the chains converge to.
+        start: points, (chains, d).
+        n: states to keep of each chain.
+        key: of all randomness.
+        progress: the bar.
+
+    Raises:
+        ValueError: if the flow is not a base pushed through a bijection.
+    """
+    if not isinstance(flow, Transformed):
+        must = 'be a base pushed through a bijection for method="neutra"'
+        raise ValueError(requirement("flow", must, type(flow).__name__, 'use method="imh"'))
+    tune_key, run_key = jax.random.split(key)
+    chains, tuning = _start_latent(flow, target, jnp.asarray(start), tune_key)
+    return _run(LatentChains(target=target, flow=flow, tuning=tuning, thin=1), chains, n, run_key, "latent chains", progress)
