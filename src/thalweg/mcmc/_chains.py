@@ -179,4 +179,5 @@ def latent_chains(
         raise ValueError(requirement("flow", must, type(flow).__name__, 'use method="imh"'))
     tune_key, run_key = jax.random.split(key)
     chains, tuning = _start_latent(flow, target, jnp.asarray(start), tune_key)
-    return _run(LatentChains(target=target, flow=flow, tuning=tuning, thin=1), chains, n, run_key, "latent chains", progress)
+    process = LatentChains(target=target, flow=flow, tuning=tuning, thin=1)
+    return _run(process, chains, n, run_key, "latent chains", progress)
