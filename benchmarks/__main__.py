@@ -19,6 +19,9 @@ NAMES = ("step", "conditional", "sampling", "growth", "choose", "cold", "compile
 QUICK = NAMES[:5]
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv):
+        sys.stdout.write(__doc__)
+        raise SystemExit
     quick = "--quick" in sys.argv
     known = QUICK if quick else NAMES
     chosen = [a for a in sys.argv[1:] if a != "--quick"] or known

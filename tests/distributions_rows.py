@@ -8,6 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
+from scipy.special import logsumexp
 
 from bijections_rows import SMALL
 from helpers import noised
@@ -26,6 +27,7 @@ from thalweg.distributions import (
     AbstractDistribution,
     Augmented,
     LowRankNormal,
+    Mixture,
     Normal,
     StandardNormal,
     StudentT,
@@ -124,6 +126,17 @@ ROWS = [
         lambda: _gaussian(2),
         "gaussian",
         lambda x: stats.multivariate_normal.logpdf(x, MARGINAL_MEAN, MARGINAL_COVARIANCE),
+    ),
+    Row(
+        "Mixture",
+        lambda: Mixture([Normal(0.5, 2.0), Normal(-1.0, 0.3), Normal(3.0, 1.0)], [1, 2, 5]),
+        "scalar",
+        lambda x: logsumexp(stats.norm.logpdf(x[..., None], [0.5, -1, 3], [2, 0.3, 1]), -1, [1 / 8, 2 / 8, 5 / 8]),
+    ),
+    Row(
+        "Mixture",
+        lambda: Mixture([_gaussian(2), Transformed(StandardNormal((2,)), TriangularAffine(-MEAN[:2], np.eye(2)))]),
+        "flows",
     ),
     Row(
         "Transformed",

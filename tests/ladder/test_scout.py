@@ -6,8 +6,8 @@ import pytest
 from jax.scipy.stats import norm
 
 import thalweg as tw
-from thalweg.ladder._modes import Mode
-from thalweg.ladder._scout import elsewhere
+from thalweg.ladder._modes import Fitted, Mode
+from thalweg.ladder._scout import send_scouts
 from thalweg.targets import find_start
 
 
@@ -31,7 +31,9 @@ def badly_scaled(p):
 def places(log_density, size, loc, scale):
     target = tw.from_function(log_density, {"x": tw.real(size)})
     mode = Mode(np.full(size, loc), scale * np.eye(size))
-    return elsewhere(target, find_start(target, 0).points, mode)
+    return send_scouts(target, find_start(target, 0).points).elsewhere(
+        Fitted([mode], np.zeros(1)), 3, np.empty((0, size))
+    )
 
 
 def test_the_other_of_two_modes_alone_is_found():
@@ -48,7 +50,9 @@ def test_scales_do_not_matter_to_scouts():
     # from a wrong Gaussian, the mode is what is found
     target = tw.from_function(badly_scaled, {"x": tw.real(3)})
     wrong = Mode(np.array([1e3, 1e3, 1e3]), 1e-3 * np.eye(3))
-    found = elsewhere(target, find_start(target, 0).points, wrong)
+    found = send_scouts(target, find_start(target, 0).points).elsewhere(
+        Fitted([wrong], np.zeros(1)), 3, np.empty((0, 3))
+    )
     mode = np.linalg.solve([[1.0, 0, 0], [0.5, 1, 0], [0.3, -0.9, 1]], [3, 3, 3]) * [1e-3, 1, 300]
     assert len(found)
     np.testing.assert_allclose(found[0], mode, rtol=0.2)
@@ -58,6 +62,7 @@ def test_scales_do_not_matter_to_scouts():
 def test_half_of_two_mirrored_modes_is_not_trusted(seed):
     # from 0, a saddle, and two random points, all starts may end in one of them
     target = tw.from_function(product, {"a": tw.real(), "b": tw.real()})
-    posterior = tw.infer(target, seed=seed, steps=200, progress=False)
+    posterior = tw.infer(target, "realnvp", seed=seed, steps=200, progress=False)
     assert not posterior.verdict.ok
     assert "another mode" in str(posterior.verdict)
+    assert posterior.verdict.missed_mode in posterior.verdict.reasons

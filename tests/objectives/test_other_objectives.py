@@ -106,11 +106,25 @@ def test_forward_kl_fits_a_conditional_regression():
         ((np.full((3, 1), np.nan),), "`points` must be finite, got 3 that are not"),
         ((np.ones((3, 1)), np.full(3, -np.inf)), "`log_weights` must hold a finite number"),
         ((np.ones((3, 1)), None, np.ones((2, 1))), "`context` must have 3 rows"),
+        ((np.zeros((0, 2)),), "`points` must have at least one row"),
     ],
 )
 def test_wrong_draws(arguments, message):
     with pytest.raises(ValueError, match=message):
         ForwardKL(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ReverseKL(TARGET, 0), "`n_draws` must be"),
+        (lambda: ReverseKL(TARGET, annealing=Annealing(on="kl")), '`annealing` must be on "joint" for a target'),
+        (lambda: Renyi(TARGET, float("inf")), "`alpha` must be a finite number, got inf"),
+    ],
+)
+def test_wrong_settings(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def _conjugate():

@@ -321,3 +321,17 @@ def test_model_files(tmp_path, source, data, words):
     else:
         with pytest.raises(ValueError, match=words):
             tw.from_file(tmp_path / "linear.py", data)
+
+
+def test_zero_sums_in_single_precision():
+    """PyMC wants the sum to be 0 to 1e-9, which no single-precision sum is."""
+    with pm.Model() as model:
+        pm.ZeroSumNormal("a", 2.0, shape=4)
+    target = tw.from_pymc(model)
+    with jax.enable_x64(False):
+        target = target.in_default_precision()
+        u = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
+        values, log_dets = jax.vmap(target.constrain)(jnp.asarray(u))
+        log_p = jax.vmap(target.log_density)(jnp.asarray(u)) - log_dets
+        np.testing.assert_allclose(log_p, stats.norm.logpdf(u, 0, 2).sum(1), rtol=1e-5)
+        np.testing.assert_allclose(values["a"].sum(1), 0, atol=1e-6)

@@ -16,6 +16,8 @@ from thalweg.targets import (
     cholesky_corr,
     circular,
     covariance,
+    find_start,
+    from_function,
     greater_than,
     interval,
     less_than,
@@ -231,6 +233,25 @@ def test_dependent_interval():
     space.check(values)
     with pytest.raises(ValueError, match=r"`draws\['x'\]` must lie in interval\(0, ...\), got 1.0"):
         space.check({"tau": 0.5, "x": 1.0, "y": np.array([2.0, 2.0])})
+
+
+def test_an_interval_that_depends_may_be_empty():
+    space = Space({"a": real(), "b": interval(lambda e: e["a"], 1.0)})
+    inside, outside = (float(space.constrain(jnp.array([a, 0.0]))[1]) for a in (0.0, 2.0))
+    assert np.isfinite(inside)
+    assert outside == -np.inf
+    gradient = jax.grad(lambda u: space.constrain(u)[1])(jnp.array([2.0, 0.0]))
+    assert np.isfinite(gradient).all()
+    with pytest.raises(ValueError, match=r"finite somewhere, got -inf .* a support is empty: its low is not below"):
+        find_start(from_function(lambda p: -(p["a"] ** 2), {"a": real(), "b": interval(below_a, lower_still)}), 0)
+
+
+def below_a(earlier):
+    return earlier["a"]
+
+
+def lower_still(earlier):
+    return earlier["a"] - 1
 
 
 def test_space_is_kept_in_a_file(tmp_path):

@@ -119,12 +119,13 @@ class LessThan(AbstractBijection):
 
 
 def to_interval(x: Array, low: Array, high: Array) -> tuple[Array, Array]:
-    """(y in (low, high), log dy/dx), elementwise."""
+    """(y in (low, high), log dy/dx), elementwise; where low >= high, which holds nothing, -inf for the latter."""
     x, width = clip(x), high - low
     # measured from the nearer end, so that neither end is reached by rounding
     from_low = jnp.maximum(width * jax.nn.sigmoid(x), _spacing(low))
     from_high = jnp.maximum(width * jax.nn.sigmoid(-x), _spacing(high))
     log_slope = log_distance(width) - jax.nn.softplus(x) - jax.nn.softplus(-x)
+    log_slope = jnp.where(width > 0, log_slope, -jnp.inf)
     return jnp.where(x <= 0, low + from_low, high - from_high), log_slope
 
 

@@ -9,6 +9,7 @@ from thalweg.distributions._distribution import (
     AbstractSampler,
     LogProbBounds,
 )
+from thalweg.distributions._mixture import Mixture
 from thalweg.distributions._shaped_bases import LowRankNormal, Normal, TrainableStudentT, UniformBox
 from thalweg.distributions._transformed import Transformed
 
@@ -20,6 +21,7 @@ __all__ = [
     "DefensiveDraws",
     "LogProbBounds",
     "LowRankNormal",
+    "Mixture",
     "Normal",
     "StandardNormal",
     "StudentT",

@@ -47,12 +47,14 @@ class GaussianFit(AbstractProcess[GaussianState]):
         n_pairs: antithetic pairs of draws a step.
         rate: rho.
         cool_steps: steps of cooling down.
+        all_careful: take no bold starts: where all of them are uphill of everything near already.
     """
 
     target: Target
     n_pairs: int = eqx.field(static=True)
     rate: float = eqx.field(static=True)
     cool_steps: int = eqx.field(static=True)
+    all_careful: bool = eqx.field(static=True)
     chunk: ClassVar[int] = 20
 
     def __init__(
@@ -62,20 +64,24 @@ class GaussianFit(AbstractProcess[GaussianState]):
         n_pairs: int | None = None,
         rate: float = 0.5,
         cool_steps: int = 60,
+        all_careful: bool = False,
     ) -> None:
-        self.target, self.rate, self.cool_steps = target, rate, cool_steps
+        self.target, self.rate, self.cool_steps, self.all_careful = target, rate, cool_steps, all_careful
         self.n_pairs = 32 + target.size if n_pairs is None else n_pairs
 
-    def init(self, starts: Any, scale_tril: Any = None) -> GaussianState:
+    def init(self, starts: Any, scale_tril: Any = None, widest: float | None = None) -> GaussianState:
         """The state before the first step: Gaussians at `starts`, (k, d); every other one is careful.
 
-        They are narrow, but for the first two where `scale_tril`, (d, d), says how wide they are.
+        They are narrow, but for the first two where `scale_tril`, (d, d), says how wide they are, and the last where
+        `widest` gives its sd.
         """
         loc = np.array(starts, float)
         k, d = loc.shape
         tril = np.tile(0.1 * np.eye(d), (k, 1, 1))
         if scale_tril is not None:
             tril[:2] = scale_tril
+        if widest is not None:
+            tril[-1] = widest * np.eye(d)
         return GaussianState(loc, tril, np.array(-1), np.array(0))
 
     def advance(
@@ -100,7 +106,7 @@ class GaussianFit(AbstractProcess[GaussianState]):
         loc, tril = np.empty_like(state.loc), np.empty_like(state.scale_tril)
         elbo = np.full(len(loc), -np.inf)
         for k in range(len(loc)):
-            new = _moved(state.loc[k], state.scale_tril[k], z, score[k], rate, careful=k % 2 == 0)
+            new = _moved(state.loc[k], state.scale_tril[k], z, score[k], rate, careful=self.all_careful or k % 2 == 0)
             if new is None or not np.isfinite(log_p[k]).all():
                 loc[k], tril[k] = state.loc[k], state.scale_tril[k] / 2
             else:

@@ -11,9 +11,11 @@ from jax.sharding import Mesh
 
 from thalweg._core import PRNGKeyArray, ahead, check_shape, numpy_rng, split_on_host
 from thalweg.diagnostics import all_but_even, importance_ess, psis
-from thalweg.distributions import AbstractSampler
+from thalweg.distributions import AbstractSampler, Mixture
+from thalweg.fit import Fit
 from thalweg.flows import make_flow
-from thalweg.ladder._modes import Mode, missed_mode
+from thalweg.ladder._mixture import weigh_components
+from thalweg.ladder._modes import Fitted, Mode, missed_mode
 from thalweg.ladder._rungs import Budget, Rung, flow_process, flow_rung, gaussian_rung, gaussian_weights
 from thalweg.posterior import Posterior, make_posterior, rehearse
 from thalweg.targets import Starts, Target
@@ -71,43 +73,90 @@ class Climb:
         if not isinstance(flow, str):
             check_shape("flow", np.empty(flow.shape), (target.size,), "a flow built by hand is a distribution on R^d")
             return self._fit(flow, self.settings["flow"], flow_key, partial(self._finish, weigh_key, []))
-        best, others, gaussian = gaussian_rung(target, starts, gauss_key, self.budget)
-        finish = partial(self._finish, weigh_key, others)
-        fitted = gaussian._replace(flow=make_flow("gaussian", target.size, **best._asdict()))
-        if flow == "gaussian":
-            return finish(fitted, gaussian.sentence)
-        taken, alone = gaussian.sentence, None
+        modes, gaussian = gaussian_rung(target, starts, gauss_key, self.budget)
+        finish = partial(self._finish, weigh_key, modes.far)
         if flow == "auto":
-            look = _Look.at(gaussian_weights(target, best, numpy_rng(look_key)))
-            if look.is_good(_GAUSSIAN_KHAT):
-                alone = finish(fitted, taken)
-                look = _Look.at(alone.log_weights)
-                # the second look is at other draws: one lucky set of weights is not enough
-                if alone.verdict.ok and look.is_good(_GAUSSIAN_KHAT):
-                    return alone
-            taken += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
-        # a coupling of one coordinate has nothing to see: only the spline then bends it
-        name = flow if flow != "auto" else "spline" if target.size == 1 else "realnvp"
-        start = make_flow(name, target.size, **best._asdict(), seed=flow_key)
-        posterior = self._fit(start, name, flow_key, finish, taken)
-        if flow == "auto" and not posterior.verdict.ok:
-            sentence = f"{posterior.steps_taken[-1]}; its weights are not good, so the Gaussian was weighed again"
-            alone = alone or finish(fitted, *posterior.steps_taken[:-1], sentence)
-            return alone if alone.verdict.ok else posterior
-        return posterior
+            return self._auto(modes, gaussian, finish, look_key, flow_key)
+        best = modes.gaussians[0]._asdict()
+        if flow == "gaussian":
+            return finish(gaussian._replace(flow=make_flow("gaussian", target.size, **best)), gaussian.sentence)
+        start = make_flow(flow, target.size, **best, seed=flow_key)
+        return self._fit(start, flow, flow_key, finish, gaussian.sentence)
 
-    def _fit(
-        self, start: AbstractSampler, name: str, key: PRNGKeyArray, finish: Callable[..., Posterior], *taken: str
+    def _auto(
+        self, modes: Fitted, gaussian: Rung, finish: Callable[..., Posterior], look_key: PRNGKeyArray, key: PRNGKeyArray
     ) -> Posterior:
-        """Fit a flow; further where nobody said how long, and its weights or its raw draws are not good."""
-        first_key, second_key = split_on_host(key, 2)
-        process = flow_process(
+        """The Gaussian where its weights are good, else a flow on top of it; a mixture where there are modes."""
+        if modes.are_apart:
+            return self._mixture(modes.gaussians, gaussian, finish, key)
+        best, size = modes.gaussians[0], self.target.size
+        fitted = gaussian._replace(flow=make_flow("gaussian", size, **best._asdict()))
+        taken, alone = gaussian.sentence, None
+        look = _Look.at(gaussian_weights(self.target, best, numpy_rng(look_key)))
+        if look.is_good(_GAUSSIAN_KHAT):
+            alone = finish(fitted, taken)
+            look = _Look.at(alone.log_weights)
+            # the second look is at other draws: one lucky set of weights is not enough
+            if alone.verdict.ok and look.is_good(_GAUSSIAN_KHAT):
+                return alone
+        if alone is None or not alone.verdict.missed_mode:
+            taken += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
+            start = make_flow(self._richer, size, **best._asdict(), seed=key)
+            posterior = self._fit(start, self._richer, key, finish, taken)
+            if posterior.verdict.ok:
+                return posterior
+            if len(modes.elbo) == 1:
+                sentence = f"{posterior.steps_taken[-1]}; its weights are not good, so the Gaussian was weighed again"
+                alone = alone or finish(fitted, *posterior.steps_taken[:-1], sentence)
+                return alone if alone.verdict.ok else posterior
+        return self._mixture(modes.gaussians, gaussian, finish, key)
+
+    @property
+    def _richer(self) -> str:
+        """The flow on top of a Gaussian; a coupling of one coordinate has nothing to see: only the spline bends it."""
+        return "spline" if self.target.size == 1 else "realnvp"
+
+    def _mixture(
+        self, modes: list[Mode], gaussian: Rung, finish: Callable[..., Posterior], key: PRNGKeyArray
+    ) -> Posterior:
+        """One component a mode: Gaussians where their weights are good, else a flow on top of each."""
+        weigh_key, again_key, *flow_keys = split_on_host(key, len(modes) + 2)
+        parts = [make_flow("gaussian", self.target.size, **m._asdict()) for m in modes]
+        mixture = weigh_components(Mixture(parts), self.target, weigh_key)
+        sentence = f"a mixture of {len(modes)} Gaussians, one a mode, weights by importance"
+        rung = gaussian._replace(flow=mixture, sentence=sentence)
+        alone = finish(rung, gaussian.sentence, sentence)
+        look = _Look.at(alone.log_weights)
+        if alone.verdict.ok and look.is_good(_GAUSSIAN_KHAT):
+            return alone
+        sentence += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
+        name, process, rungs = self._richer, self._process(), []
+        for k, (mode, flow_key) in enumerate(zip(modes, flow_keys, strict=True)):
+            start = make_flow(name, self.target.size, **mode._asdict(), seed=key)
+            steps = self.settings["steps"] or _STEPS
+            rungs.append(flow_rung(process, start, f"{name}, mode {k + 1}", flow_key, self.budget, steps=steps))
+        mixture = weigh_components(Mixture([r.flow for r in rungs]), self.target, again_key)
+        fitted = f"a mixture of {len(modes)} flows {name}, each fitted from a mode's Gaussian, weights by importance"
+        history = {k: np.concatenate([r.history[k] for r in rungs]) for k in rungs[0].history}
+        failed = next((r.failed for r in rungs if r.failed), None)
+        posterior = finish(Rung(mixture, history, fitted, failed), gaussian.sentence, sentence, fitted)
+        return posterior if posterior.verdict.ok or not alone.verdict.ok else alone
+
+    def _process(self) -> Fit:
+        return flow_process(
             self.target,
             learning_rate=self._learning_rate(),
             n_draws=self.settings["n_draws"],
             batch_size=self.settings["batch_size"],
             mesh=self.mesh,
         )
+
+    def _fit(
+        self, start: AbstractSampler, name: str, key: PRNGKeyArray, finish: Callable[..., Posterior], *taken: str
+    ) -> Posterior:
+        """Fit a flow; further where nobody said how long, and its weights or its raw draws are not good."""
+        first_key, second_key = split_on_host(key, 2)
+        process = self._process()
         rehearsed = ahead(lambda: rehearse(start, self.target))
         rung = flow_rung(process, start, name, first_key, self.budget, steps=self.settings["steps"] or _STEPS)
         rehearsed()

@@ -4,13 +4,17 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import logsumexp
 
 from thalweg._core import PRNGKeyArray, numpy_rng
 from thalweg.distributions import AbstractSampler
 from thalweg.posterior import draw_and_score, score
 from thalweg.targets import Target, log_density_of_rows
 
-APART, _NATS, _TOO_HIGH = 5.0, 5.0, 5.0
+APART, NATS, LEFT_OUT, _TOO_HIGH = 5.0, 5.0, 2.0, 5.0
+BEYOND = APART**2 / 2
+"""Nats that a Gaussian loses over its reach."""
+_LOOKS = 100
 _DRAWS = 200
 
 
@@ -25,20 +29,69 @@ class Mode(NamedTuple):
     loc: np.ndarray
     scale_tril: np.ndarray
 
+    def whiten(self, u: np.ndarray) -> np.ndarray:
+        """Rows of R^d in the Gaussian's own coordinates."""
+        return np.linalg.solve(self.scale_tril, (u - self.loc).T).T
 
-def other_modes(loc: np.ndarray, scale_tril: np.ndarray, elbo: np.ndarray, best: int) -> list[Mode]:
-    """Of k Gaussians, those that are far from the best (5 sd, in either's units), about as good (5 nats), and apart."""
-    modes = [Mode(loc[best], scale_tril[best])]
-    for k in np.argsort(-np.where(np.isnan(elbo), -np.inf, elbo)):
-        new = Mode(loc[k], scale_tril[k])
-        if elbo[k] > elbo[best] - _NATS and all(_distance(new, mode) > APART for mode in modes):
-            modes.append(new)
-    return modes[1:]
+    def log_prob(self, u: np.ndarray) -> np.ndarray:
+        """The Gaussian's log density at rows of R^d."""
+        log_scale = np.log(np.abs(np.diagonal(self.scale_tril))).sum()
+        return -0.5 * (self.whiten(u) ** 2).sum(1) - log_scale - 0.5 * len(self.loc) * np.log(2 * np.pi)
 
 
-def _distance(a: Mode, b: Mode) -> float:
-    between = a.loc - b.loc
-    return min(float(np.linalg.norm(np.linalg.solve(m.scale_tril, between))) for m in (a, b))
+class Fitted(NamedTuple):
+    """Gaussians from k starts, and what each holds of the target.
+
+    Attributes:
+        gaussians: k of them.
+        elbo: their ELBOs, (k,): about the log of the target's mass there.
+    """
+
+    gaussians: list[Mode]
+    elbo: np.ndarray
+
+    def joined(self, more: "Fitted") -> "Fitted":
+        """Both."""
+        return Fitted(self.gaussians + more.gaussians, np.concatenate([self.elbo, more.elbo]))
+
+    def chosen(self, which: list[int]) -> "Fitted":
+        """Some of them."""
+        return Fitted([self.gaussians[k] for k in which], self.elbo[which])
+
+    def log_density(self, u: np.ndarray) -> np.ndarray:
+        """What they make of the target together: the log of the sum of exp(ELBO) times the Gaussians, at rows."""
+        return logsumexp([e + g.log_prob(u) for g, e in zip(self.gaussians, self.elbo, strict=True)], axis=0)
+
+    def modes(self) -> "Fitted":
+        """The best, and those that hold mass of their own and are about as good (5 nats), the best first.
+
+        Each counts that is mostly where the better ones together have next to nothing: of a wide Gaussian over many
+        modes they may be part.
+        """
+        best = int(np.argmax(self.elbo))
+        which = [best]
+        for k in np.argsort(-self.elbo):
+            if self.elbo[k] > self.elbo[best] - NATS and self._left_out(int(k), which) > LEFT_OUT:
+                which.append(int(k))
+        return self.chosen(which)
+
+    @property
+    def far(self) -> list[Mode]:
+        """Those whose draws lie beyond the first one's reach: what a flow on top of it may never see."""
+        return [g for k, g in enumerate(self.gaussians) if self._left_out(k, [0]) > BEYOND]
+
+    def _left_out(self, k: int, which: list[int]) -> float:
+        """By how much the density of one exceeds what others make of the target, at the median of its draws."""
+        g = self.gaussians[k]
+        u = g.loc + np.random.default_rng(0).standard_normal((_LOOKS, len(g.loc))) @ g.scale_tril.T
+        return float(np.median(self.elbo[k] + g.log_prob(u) - self.chosen(which).log_density(u)))
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether the mean of a far one lies 5 sd from the first in both's units: not only wider or narrower."""
+        first = self.gaussians[0]
+        pairs = (((m, first), (first, m)) for m in self.far)
+        return any(all(np.linalg.norm(a.whiten(b.loc[None])) > APART for a, b in pair) for pair in pairs)
 
 
 def missed_mode(target: Target, flow: AbstractSampler, modes: list[Mode], key: PRNGKeyArray) -> str | None:

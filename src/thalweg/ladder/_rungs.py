@@ -10,13 +10,18 @@ from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
 from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
 from thalweg.flows import tail_degrees_of_freedom
-from thalweg.ladder._modes import Mode, other_modes
-from thalweg.ladder._scout import elsewhere
+from thalweg.ladder._modes import Fitted, Mode
+from thalweg.ladder._scout import send_scouts, send_scouts_between
 from thalweg.objectives import ReverseKL
 from thalweg.run import Checkpoint, Progress, Status, run
 from thalweg.targets import Starts, Target, log_density_of_rows
 
-_N_STARTS = 3
+_N_STARTS, _WIDEST = 3, 10.0
+_ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 60, 6
+"""Gaussians fitted elsewhere at once, at first and where there are more modes than one; the most modes, rounds, and
+rounds in a row that find none."""
+_FEWEST = 100
+"""Draws by which a start's ELBO is judged."""
 _ENDS, _WORSE = 20, 1.0
 """A flow whose last steps' median ELBO is this many nats below that of its first ones is dropped."""
 
@@ -60,7 +65,7 @@ def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generat
     """The ELBO of each start's Gaussian, from the same standard draws, n in all."""
     loc, tril = state.loc, state.scale_tril
     k, d = loc.shape
-    z = rng.standard_normal((n // k, d))
+    z = rng.standard_normal((max(n // k, _FEWEST), d))
     u = loc[:, None] + np.einsum("sj,kij->ksi", z, tril)
     log_p = log_density_of_rows(target, u.reshape(-1, d)).reshape(k, -1)
     log_q = -0.5 * (z**2).sum(1) - 0.5 * d * np.log(2 * np.pi)
@@ -70,38 +75,56 @@ def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generat
 
 def gaussian_rung(
     target: Target, starts: Starts, key: PRNGKeyArray, budget: Budget, *, steps: int = 500
-) -> tuple[Mode, list[Mode], Rung]:
-    """Fit a full-rank Gaussian from every start, from the first both carefully and boldly, and keep the best ELBO.
+) -> tuple[Fitted, Rung]:
+    """Fit a full-rank Gaussian from every start, the first carefully, boldly and from wide, and keep the best ELBO.
 
-    Then from places uphill of many other points, where there are such that the best one does not reach. By all rows of
-    the data: that is no more than the weights will ask for, and its steps have no noise at the end.
+    Then from places uphill of many other points, where there are such that the best one does not reach; where those end
+    in other modes, from more such places, until no scout finds another. By all rows of the data: that is no more than
+    the weights will ask for, and its steps have no noise at the end.
 
     Returns:
-        (the best, other modes that starts ended in, what was done; its flow is None).
+        (the modes that starts ended in, the best first; what was done, its flow None).
     """
-    process = GaussianFit(target)
-    fit_key, judge_key, else_key, else_judge_key = split_on_host(key, 4)
+    fit_key, judge_key, else_key = split_on_host(key, 3)
 
-    def fit(state: GaussianState, name: str, fit_key: PRNGKeyArray, judge_key: PRNGKeyArray) -> tuple[Any, np.ndarray]:
+    def fit(
+        process: GaussianFit, state: GaussianState, name: str, fit_key: PRNGKeyArray, judge_key: PRNGKeyArray
+    ) -> tuple[Any, Fitted]:
         bounds = {"progress": budget.progress, "checkpoint": budget.checkpoint, "deadline": budget.deadline}
         result = run(process, state, fit_key, steps=steps, name=name, **bounds)
         elbo = _elbo_of_starts(target, result.state, numpy_rng(judge_key))
-        return result, np.where(np.isnan(elbo), -np.inf, elbo)
+        gaussians = [Mode(*one) for one in zip(result.state.loc, result.state.scale_tril, strict=True)]
+        return result, Fitted(gaussians, np.where(np.isnan(elbo), -np.inf, elbo))
 
-    first = np.concatenate([starts.points[:1], starts.points[:_N_STARTS]])
-    result, elbo = fit(process.init(first, starts.scale_tril), "Gaussian start", fit_key, judge_key)
-    loc, tril = result.state.loc, result.state.scale_tril
-    best = int(np.argmax(elbo))
-    further = np.empty((0, 0)) if budget.is_over else elsewhere(target, starts.points, Mode(loc[best], tril[best]))
-    if len(further):
-        more, its_elbo = fit(process.init(further), "Gaussian elsewhere", else_key, else_judge_key)
-        loc, tril = np.concatenate([loc, more.state.loc]), np.concatenate([tril, more.state.scale_tril])
-        elbo = np.concatenate([elbo, its_elbo])
-        best = int(np.argmax(elbo))
+    first = np.concatenate([starts.points[:1], starts.points[:_N_STARTS], starts.points[:1]])
+    process, careful = GaussianFit(target), GaussianFit(target, all_careful=True)
+    result, fitted = fit(
+        process, process.init(first, starts.scale_tril, widest=_WIDEST), "Gaussian start", fit_key, judge_key
+    )
+    modes, tried, idle = fitted.modes(), np.empty((0, target.size)), 0
+    scouts = None if budget.is_over else send_scouts(target, starts.points)
+    for i, round_key in enumerate(split_on_host(else_key, _MOST_ROUNDS)):
+        if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle >= _MOST_IDLE:
+            break
+        scout_key, fit_key, judge_key = split_on_host(round_key, 3)
+        further = scouts.elsewhere(modes, _MORE_ELSEWHERE if modes.far else _ELSEWHERE, tried)
+        before = len(modes.elbo)
+        if len(further):
+            _, more = fit(careful, careful.init(further), f"Gaussian elsewhere {i + 1}", fit_key, judge_key)
+            fitted, tried = fitted.joined(more), np.concatenate([tried, further])
+            modes = fitted.modes()
+        elif modes.far:
+            scouts = send_scouts_between(target, modes, numpy_rng(scout_key))
+        if not modes.far:
+            break
+        idle = idle + 1 if len(modes.elbo) == before else 0
     done = len(result.history["elbo"])
-    sentence = f"full-rank Gaussian: ELBO {elbo[best]:.2f} after {done} steps, the best of {len(elbo)} fits"
-    others = other_modes(loc, tril, elbo, best)
-    return Mode(loc[best], tril[best]), others, Rung(None, result.history, sentence, None)
+    sentence = (
+        f"full-rank Gaussian: ELBO {fitted.elbo.max():.2f} after {done} steps, the best of {len(fitted.elbo)} fits"
+    )
+    if modes.far:
+        sentence += f", which ended in {len(modes.elbo)} modes"
+    return modes, Rung(None, result.history, sentence, None)
 
 
 def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n: int = 10_000) -> np.ndarray | None:

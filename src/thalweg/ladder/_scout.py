@@ -1,47 +1,75 @@
 """Points uphill from many places: where else a Gaussian might begin."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.ladder._modes import APART, Mode
+from thalweg.ladder._modes import APART, LEFT_OUT, Fitted
 from thalweg.targets import Target, value_and_score_of_rows
 
-_SCOUTS, _STEPS, _WIDER, _MOST = 64, 60, 5.0, 3
+_SCOUTS, _STEPS = 128, 60
+_SCALES = np.array([0.05, 0.5, 1.0, 5.0, 50.0])
+"""Of the points that scouts begin at, in [-2, 2]^d: from 0.1 to 100."""
 _FASTER, _SLOWER, _FIRST, _LONGEST = 1.3, 0.5, 0.1, 100.0
+_SPREAD = 1.5
 
 
-def elsewhere(target: Target, points: np.ndarray, mode: Mode) -> np.ndarray:
-    """Places uphill of `points` that a Gaussian does not reach: far from it and from each other, highest first.
+class Scouts(NamedTuple):
+    """Where scouts ended, highest first.
 
-    Args:
-        target: the log density.
-        points: where the scouts begin, (k, d); every other one five times as far from 0.
-        mode: the Gaussian.
-
-    Returns:
-        (m, d), m <= 3.
+    Attributes:
+        ends: (k, d).
+        log_p: the log density there, (k,).
     """
+
+    ends: np.ndarray
+    log_p: np.ndarray
+
+    def left_out(self, modes: Fitted) -> np.ndarray:
+        """Numbers of the ends that the modes do not reach.
+
+        One Gaussian reaches what is near it; several what they are dense at, since a wide one may hide narrow ones.
+        """
+        if not modes.far:
+            missed = np.linalg.norm(modes.gaussians[0].whiten(self.ends), axis=1) > APART
+        else:
+            missed = self.log_p > modes.log_density(self.ends) + LEFT_OUT
+        return np.flatnonzero(missed & np.isfinite(self.log_p))
+
+    def elsewhere(self, modes: Fitted, most: int, tried: np.ndarray) -> np.ndarray:
+        """Ends that the modes do not reach, apart from each other and from what was tried, highest first; (m, d)."""
+        found: list[int] = []
+        for k in self.left_out(modes):
+            others = np.concatenate([tried, self.ends[found]])
+            # apart in the units of some mode: a wide one would see many as one
+            between = np.stack(
+                [np.linalg.norm(g.whiten(others - self.ends[k] + g.loc), axis=1) for g in modes.gaussians]
+            )
+            if len(found) < most and (between.max(axis=0) > APART).all():
+                found.append(int(k))
+        return self.ends[found]
+
+
+def send_scouts(target: Target, points: np.ndarray) -> Scouts:
+    """Uphill from `points`, (k, d), each thrown nearer to 0 or farther from it."""
     points = np.array(points[:_SCOUTS], float)
-    points[1::2] *= _WIDER
-    ends, log_p = _uphill(target, points)
-    whitened = np.linalg.solve(mode.scale_tril, (ends - mode.loc).T).T
-    found: list[int] = []
-    for k in np.argsort(-log_p):
-        others = whitened[found] if found else np.empty((0, target.size))
-        distances = np.linalg.norm(np.vstack([whitened[k], whitened[k] - others]), axis=1)
-        if np.isfinite(log_p[k]) and len(found) < _MOST and distances.min() > APART:
-            found.append(int(k))
-    return ends[found]
+    return _uphill(target, points * np.resize(_SCALES, len(points))[:, None])
 
 
-def _uphill(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def send_scouts_between(target: Target, modes: Fitted, rng: np.random.Generator) -> Scouts:
+    """Uphill from points spread as the modes are, and somewhat wider."""
+    locs = np.stack([g.loc for g in modes.gaussians])
+    widths = np.stack([np.linalg.norm(g.scale_tril, axis=1) for g in modes.gaussians])
+    middle, spread = locs.mean(0), locs.std(0) + widths.mean(0)
+    return _uphill(target, middle + _SPREAD * spread * rng.standard_normal((_SCOUTS, target.size)))
+
+
+def _uphill(target: Target, points: np.ndarray) -> Scouts:
     """Go uphill from many points at once, each coordinate with a step of its own that its slope's sign adapts.
 
     Steps depend on signs alone, so that neither scales nor slopes matter; a step that is not uphill is taken back. All
     that is compiled is what the Gaussian's fit compiles. Source: Riedmiller and Braun 1993 (Rprop).
-
-    Returns:
-        (where they ended, (k, d); the log density there, (k,)).
     """
 
     def look(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,4 +86,5 @@ def _uphill(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         turned = slope * new_slope < 0
         step = np.where(taken & ~turned, np.minimum(step * _FASTER, _LONGEST), step * _SLOWER)
         u, slope, log_p = np.where(taken, new, u), np.where(taken, new_slope, slope), np.maximum(log_p, new_log_p)
-    return u, log_p
+    order = np.argsort(-log_p)
+    return Scouts(u[order], log_p[order])

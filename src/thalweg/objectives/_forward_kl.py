@@ -38,6 +38,8 @@ class ForwardKL(AbstractObjective):
         self, points: Any, log_weights: Any = None, context: Any = None, *, batch_size: int | None = None
     ) -> None:
         x = np.asarray(points, float)
+        if x.ndim == 0 or not len(x):
+            raise ValueError(requirement("points", "have at least one row", f"shape {x.shape}"))
         weights = np.zeros(len(x)) if log_weights is None else np.asarray(log_weights, float)
         if not np.isfinite(x).all():
             raise ValueError(requirement("points", "be finite", f"{(~np.isfinite(x)).sum()} that are not"))

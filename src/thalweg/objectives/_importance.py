@@ -83,8 +83,8 @@ class Renyi(AbstractObjective):
 
     def __check_init__(self) -> None:
         """Raise ValueError for an order that is no finite number."""
-        if not abs(self.alpha) < float("inf"):
-            raise ValueError(requirement("alpha", "be finite", self.alpha))
+        if not (isinstance(self.alpha, int | float) and abs(self.alpha) < float("inf")):
+            raise ValueError(requirement("alpha", "be a finite number", repr(self.alpha)))
         check_positive_int("n_draws", self.n_draws)
 
     def __call__(

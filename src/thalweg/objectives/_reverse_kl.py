@@ -60,6 +60,9 @@ class ReverseKL(AbstractObjective):
             devices makes the same draws. `n_draws` must be a multiple of their number.
         annealing: a factor that grows along a fit's steps; None for 1 throughout.
 
+    Raises:
+        ValueError: for counts below 1, or annealing on the KL of a target that is not split.
+
     Source: Rezende and Mohamed 2015; Roeder et al. 2017; Titsias and Lazaro-Gredilla 2014.
     """
 
@@ -70,6 +73,15 @@ class ReverseKL(AbstractObjective):
     mesh: Mesh | None = eqx.field(static=True, default=None)
     annealing: Annealing | None = eqx.field(static=True, default=None)
     beta: Array | None = None
+
+    def __check_init__(self) -> None:
+        """Raise ValueError for counts below 1, or annealing that the target does not allow."""
+        check_positive_int("n_draws", self.n_draws)
+        if self.batch_size is not None:
+            check_positive_int("batch_size", self.batch_size)
+        if self.annealing is not None and self.annealing.on == "kl" and not self.target.is_split:
+            remedy = "build the target with from_likelihood"
+            raise ValueError(requirement("annealing", 'be on "joint" for a target that is not split', "kl", remedy))
 
     def at(self, index: Array) -> "ReverseKL":
         """The objective at step `index`: beta is that step's."""

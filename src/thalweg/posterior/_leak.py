@@ -13,8 +13,9 @@ from thalweg.targets import Target, value_and_score_of_rows
 _CHAINS, _ROUNDS, _MORE_ROUNDS, _LEAPS = 400, 16, 64, 4
 _LEAST_LOOKS, _MOST_LOOKS = 2, 10
 """So many times 400 chains: the fewest where next to none is lost; the most where a few are."""
-_TOO_HIGH, _MOST_LOST, _PLAINLY_LOST = 5.0, 0.003, 0.02
-"""A chain is lost where p / q is e^5 times its mean; so many lost chains are too many, so many need no second look."""
+_TOO_HIGH, _MOST_LOST, _PLAINLY_LOST, _SIGMAS = 5.0, 0.003, 0.02, 2.5
+"""A chain is lost where p / q is e^5 times its mean; so many lost chains are too many, so many need no second look; of
+many that stood there at first, as chains that follow p may, as many leave as come, give or take their noise."""
 
 
 class Corrected(NamedTuple):
@@ -57,7 +58,7 @@ def missed_mass(
     u, share = np.asarray(drawn.u, float), drawn.share
     metric = _metric(u, share)
     before = np.asarray(drawn.log_p, float) - np.asarray(drawn.log_q, float) - log_evidence
-    lost, rate, highest, farthest = 0, 0.0, -np.inf, u[0]
+    lost, rate, noise, highest, farthest = 0, 0.0, 0.0, -np.inf, u[0]
     for looks in range(1, _MOST_LOOKS + 1):
         chosen = rng.choice(len(u), _CHAINS, p=share)
         moved = _leapfrog_chains(target, u[chosen], metric, rng, rounds)
@@ -65,13 +66,15 @@ def missed_mass(
             return None
         x, log_p = moved
         excess = log_p - np.asarray(score(flow, x.astype(dtype)), float) - log_evidence
-        lost += int(np.sum(excess > _TOO_HIGH)) - int(np.sum(before[chosen] > _TOO_HIGH))
+        after, at_first = int(np.sum(excess > _TOO_HIGH)), int(np.sum(before[chosen] > _TOO_HIGH))
+        lost, noise = lost + after - at_first, noise + after + at_first
         if excess.max() > highest:
             highest, farthest = excess.max(), x[np.argmax(excess)]
         rate = lost / (looks * _CHAINS)
-        if (looks >= _LEAST_LOOKS and rate <= _MOST_LOST / 3) or rate > _PLAINLY_LOST:
+        is_seen = lost > _SIGMAS * np.sqrt(noise)
+        if (looks >= _LEAST_LOOKS and rate <= _MOST_LOST / 3) or (rate > _PLAINLY_LOST and is_seen):
             break
-    if rate <= _MOST_LOST:
+    if rate <= _MOST_LOST or not is_seen:
         return None
     where = target.space.describe(jnp.asarray(farthest.astype(dtype)), target.data)
     return (

@@ -134,7 +134,7 @@ def judge_chains(
     if not ess >= _LEAST_CHAIN_ESS:
         reasons.append(f"only {ess:.0f} of the chains' draws are effective")
     if failed or len(reasons) > len(told):
-        advice.append('refine for longer (n=), by method="neutra", or fit a richer flow first')
+        advice.append('refine for longer (n=), by method="neutra" if this was not it, or fit a richer flow first')
     pooled = np.concatenate([columns.reshape(len(columns), -1).T, own])
     ours = np.arange(len(pooled)) >= len(pooled) - len(own)
     shift, ratio = _movement(pooled, np.where(ours, -np.inf, 0.0), ours.astype(float))

@@ -57,6 +57,15 @@ class AbstractSpace(eqx.Module):
         """Where a parameter can be, in words."""
 
     @property
+    def with_ends(self) -> tuple[str, ...]:
+        """Names of parameters with an end that rounding can carry them to: what lies nearer is one value to a model."""
+        return ()
+
+    def at_end(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Whether each value of a parameter with ends, rows first, is as near to one as its precision can hold."""
+        return np.zeros(len(values), bool)
+
+    @property
     def size(self) -> int:
         """d: how many unconstrained numbers there are."""
         return sum(self.sizes.values())
@@ -164,6 +173,15 @@ class Space(AbstractSpace):
 
     def _items(self) -> list[tuple[str, Support]]:
         return list(zip(self.names, self.supports, strict=True))
+
+    @property
+    def with_ends(self) -> tuple[str, ...]:
+        """Those with a fixed bound other than 0."""
+        return tuple(name for name, support in self._items() if support.has_ends)
+
+    def at_end(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Whether each value, rows first, is within one rounding of a bound."""
+        return dict(self._items())[name].at_end(values)
 
     def constrain(self, u: Float[Array, "..."], data: Any = None) -> tuple[dict[str, Array], Scalar]:
         """One point of R^d as (name -> array, log-determinant of the map).

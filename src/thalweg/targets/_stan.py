@@ -354,6 +354,8 @@ def from_stan(
     text, file, folder = _read_program(program)
     home, version = _toolchain()
     translation = translate(text, file, home / "stanc", folder)
+    if not translation.parameters:
+        raise ValueError(requirement("program", "have parameters", "none", "there is nothing to infer"))
     values = _read_values(data, translation.inputs)
     library = str(build(translation.cpp, home, version))
     model = StanModel(library, values or {})
@@ -399,8 +401,6 @@ def _check(model: StanModel) -> None:
     Raises:
         ValueError: in one sentence.
     """
-    if not model.size:
-        raise ValueError(requirement("program", "have parameters", "none", "there is nothing to infer"))
     declared = sum(model.sizes.values())
     if declared != model.size:
         raise ValueError(requirement("program", "have parameters that are arrays", "tuples", "declare them one by one"))

@@ -63,10 +63,12 @@ class Translation(NamedTuple):
     Attributes:
         cpp: the program in C++.
         inputs: name of data -> "int" or "real" (or "complex", or a tuple).
+        parameters: names.
     """
 
     cpp: str
     inputs: dict[str, Any]
+    parameters: list[str]
 
 
 def translate(program: str, name: str, stanc: Path, includes: Path | None) -> Translation:
@@ -93,7 +95,8 @@ def translate(program: str, name: str, stanc: Path, includes: Path | None) -> Tr
             if done.returncode:
                 raise ValueError(requirement("program", "be a Stan program that compiles", _complaint(done.stderr)))
             said.append(done.stdout)
-    return Translation(said[1], {n: x["type"] for n, x in json.loads(said[0])["inputs"].items()})
+    info = json.loads(said[0])
+    return Translation(said[1], {n: x["type"] for n, x in info["inputs"].items()}, list(info["parameters"]))
 
 
 def _complaint(text: str) -> str:

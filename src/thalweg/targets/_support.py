@@ -118,6 +118,26 @@ class Support(eqx.Module):
 
         return value(self.low), value(self.high)
 
+    @property
+    def has_ends(self) -> bool:
+        """Whether rounding can carry a number to a fixed end other than 0, where nothing nearer can be told apart."""
+        ends = self._fixed_ends()
+        return any(end is not None and np.any(end != 0) for end in ends)
+
+    def at_end(self, values: np.ndarray) -> Any:
+        """Whether any number of each value, (n, *shape), is as near to a fixed end as its precision can hold; (n,)."""
+        near = np.zeros(values.shape, bool)
+        for end in self._fixed_ends():
+            if end is not None:
+                end = end.astype(values.dtype)
+                near |= np.abs(values - end) <= np.spacing(np.abs(end))
+        return np.any(near.reshape(len(values), -1), axis=1)
+
+    def _fixed_ends(self) -> list[np.ndarray | None]:
+        if self.kind == "circular":
+            return [np.asarray(-math.pi), np.asarray(math.pi)]
+        return [np.asarray(b.value) if isinstance(b, Fixed) else None for b in (self.low, self.high)]
+
     def bijection(self, earlier: Mapping[str, Array] | None = None, data: Any = None) -> AbstractBijection:
         """The map from R^size (flat) onto the support.
 
