@@ -66,3 +66,16 @@ def test_half_of_two_mirrored_modes_is_not_trusted(seed):
     assert not posterior.verdict.ok
     assert "another mode" in str(posterior.verdict)
     assert posterior.verdict.missed_mode in posterior.verdict.reasons
+
+
+@pytest.mark.slow
+def test_more_modes_than_can_be_found_are_told_of():
+    """2^12 modes of equal mass: the few dozen that are found must not pass for all."""
+
+    def log_density(p):
+        parts = norm.logpdf(p["x"][:, None], jnp.asarray([[-3.0, 3.0]]), 0.4)
+        return (jnp.logaddexp(parts[:, 0], parts[:, 1]) - jnp.log(2.0)).sum()
+
+    posterior = tw.infer(tw.from_function(log_density, {"x": tw.real(12)}), steps=100, progress=False)
+    assert not posterior.verdict.ok
+    assert "ended in places that are left out" in str(posterior.verdict)

@@ -127,7 +127,8 @@ class Climb:
         rung = gaussian._replace(flow=mixture, sentence=sentence)
         alone = finish(rung, gaussian.sentence, sentence)
         look = _Look.at(alone.log_weights)
-        if alone.verdict.ok and look.is_good(_GAUSSIAN_KHAT):
+        # flows on top of some modes do not make up for others
+        if gaussian.failed or (alone.verdict.ok and look.is_good(_GAUSSIAN_KHAT)):
             return alone
         sentence += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
         name, process, rungs = self._richer, self._process(), []

@@ -62,18 +62,27 @@ class Fitted(NamedTuple):
         """What they make of the target together: the log of the sum of exp(ELBO) times the Gaussians, at rows."""
         return logsumexp([e + g.log_prob(u) for g, e in zip(self.gaussians, self.elbo, strict=True)], axis=0)
 
-    def modes(self) -> "Fitted":
+    def modes(self, at_most: float = NATS) -> "Fitted":
         """The best, and those that hold mass of their own and are about as good (5 nats), the best first.
 
         Each counts that is mostly where the better ones together have next to nothing: of a wide Gaussian over many
         modes they may be part.
+
+        Args:
+            at_most: so many nats worse than the best.
         """
         best = int(np.argmax(self.elbo))
         which = [best]
         for k in np.argsort(-self.elbo):
-            if self.elbo[k] > self.elbo[best] - NATS and self._left_out(int(k), which) > LEFT_OUT:
+            if self.elbo[k] > self.elbo[best] - at_most and self._left_out(int(k), which) > LEFT_OUT:
                 which.append(int(k))
         return self.chosen(which)
+
+    @property
+    def small(self) -> "Fitted":
+        """Those that hold mass of their own, but too little to be modes."""
+        own = self.modes(np.inf)
+        return own.chosen([k for k, elbo in enumerate(own.elbo) if elbo <= own.elbo[0] - NATS])
 
     @property
     def far(self) -> list[Mode]:

@@ -11,7 +11,7 @@ from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
 from thalweg.flows import tail_degrees_of_freedom
 from thalweg.ladder._modes import Fitted, Mode
-from thalweg.ladder._scout import send_scouts, send_scouts_between
+from thalweg.ladder._scout import send_scouts, send_scouts_between, unseen
 from thalweg.objectives import ReverseKL
 from thalweg.run import Checkpoint, Progress, Status, run
 from thalweg.targets import Starts, Target, log_density_of_rows
@@ -83,7 +83,7 @@ def gaussian_rung(
     the weights will ask for, and its steps have no noise at the end.
 
     Returns:
-        (the modes that starts ended in, the best first; what was done, its flow None).
+        (the modes that starts ended in, the best first; what was done, its flow None; failed where there are more).
     """
     fit_key, judge_key, else_key = split_on_host(key, 3)
 
@@ -122,9 +122,11 @@ def gaussian_rung(
     sentence = (
         f"full-rank Gaussian: ELBO {fitted.elbo.max():.2f} after {done} steps, the best of {len(fitted.elbo)} fits"
     )
+    failed = None
     if modes.far:
         sentence += f", which ended in {len(modes.elbo)} modes"
-    return modes, Rung(None, result.history, sentence, None)
+        failed = None if scouts is None else unseen(target, scouts, modes, fitted.small, tried)
+    return modes, Rung(None, result.history, sentence, failed)
 
 
 def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n: int = 10_000) -> np.ndarray | None:

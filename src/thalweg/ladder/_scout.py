@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.ladder._modes import APART, LEFT_OUT, Fitted
-from thalweg.targets import Target, value_and_score_of_rows
+from thalweg.targets import Target, log_density_of_rows, value_and_score_of_rows
 
 _SCOUTS, _STEPS = 128, 60
 _SCALES = np.array([0.05, 0.5, 1.0, 5.0, 50.0])
 """Of the points that scouts begin at, in [-2, 2]^d: from 0.1 to 100."""
 _FASTER, _SLOWER, _FIRST, _LONGEST = 1.3, 0.5, 0.1, 100.0
 _SPREAD = 1.5
+_LEAST_UNSEEN = 0.01
 
 
 class Scouts(NamedTuple):
@@ -49,6 +50,36 @@ class Scouts(NamedTuple):
             if len(found) < most and (between.max(axis=0) > APART).all():
                 found.append(int(k))
         return self.ends[found]
+
+
+def unseen(target: Target, scouts: Scouts, modes: Fitted, small: Fitted, tried: np.ndarray) -> str | None:
+    """A sentence where places that were not tried, or held little each, may hold much of the mass together.
+
+    Their number is guessed from how often two scouts ended in one of them (of D places that U scouts found,
+    D^2 / 2 (U - D) in all), the mass of each from its height and the modes' volumes.
+
+    Args:
+        target: the log density.
+        scouts: the last that were sent.
+        modes: what was found.
+        small: Gaussians of their own, but with too little mass each to be modes.
+        tried: the ends that Gaussians were fitted from.
+    """
+    left, untried = scouts.left_out(modes), scouts.elsewhere(modes, len(scouts.ends), tried)
+    if not len(untried):
+        return None
+    places = len(untried) + len(small.elbo)
+    number = max(places, places**2 / (2 * max(len(left) - places, 1)))
+    peaks = log_density_of_rows(target, np.stack([g.loc for g in modes.gaussians]))
+    volume = float(np.median(modes.elbo - peaks))
+    each = float(np.mean(np.exp(scouts.log_p[left] + volume - modes.elbo.max())))
+    mass = number * each / (number * each + float(np.exp(modes.elbo - modes.elbo.max()).sum()))
+    if mass < _LEAST_UNSEEN:
+        return None
+    return (
+        f"points that went uphill ended in places that are left out, of which there may be {number:,.0f} with "
+        f"{mass:.0%} of the mass"
+    )
 
 
 def send_scouts(target: Target, points: np.ndarray) -> Scouts:
