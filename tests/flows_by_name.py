@@ -7,7 +7,10 @@ from jax.scipy.stats import norm
 
 import thalweg as tw
 
-SLOW = ("iaf-gated", "maf-spline", "iaf-spline", "naf", "bnaf", "nice-orth", "triangular-spline")
+SLOW = (
+    *("radial", "nice", "maf", "iaf", "iaf-gated", "maf-spline", "iaf-spline", "naf", "bnaf", "nice-orth"),
+    "triangular-spline",
+)
 FAST = tuple(f for f in tw.FLOWS if f not in ("gaussian", "realnvp", *SLOW))
 
 

@@ -91,7 +91,8 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("guest", [pytest.param("httpstan", marks=pytest.mark.slow), "pymc"])
+@pytest.mark.slow
+@pytest.mark.parametrize("guest", ["httpstan", "pymc"])
 def test_a_run_of_another_language(guest, tmp_path, pytestconfig):
     pytest.importorskip(guest)
     name, source = FORMS[guest]
@@ -114,6 +115,7 @@ def test_a_run_of_another_language(guest, tmp_path, pytestconfig):
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_interrupted_then_resumed_to_the_same_bits(tmp_path):
     first, whole = tmp_path / "a", tmp_path / "b"
     arguments = [THALWEG, "infer", str(SCHOOLS / "model.py"), "--data", str(SCHOOLS / "data.json"), "--quiet"]

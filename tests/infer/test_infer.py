@@ -280,6 +280,7 @@ def test_a_gaussian_that_will_do_is_kept(seed):
     np.testing.assert_allclose(posterior.resample(10_000)["sigma"].mean(), np.sqrt(sigma), rtol=0.03)
 
 
+@pytest.mark.slow
 def test_half_a_ridge_with_even_weights_is_not_trusted():
     """At this seed the spline fits a part of the banana: evidence off by 0.6, the weights all but even."""
 

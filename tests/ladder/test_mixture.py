@@ -76,6 +76,7 @@ def test_mirrored_bent_modes_get_flows():
     assert abs((a > 0).mean() - 0.5) < 0.05
 
 
+@pytest.mark.slow
 def test_a_wide_part_about_a_narrow_one():
     """Half of the mass has ten times the width: a narrow Gaussian's own draws know nothing of it."""
     target = of_normals(np.zeros((2, 10)), [1.0, 10.0], [0.5, 0.5])

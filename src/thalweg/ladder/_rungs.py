@@ -10,13 +10,13 @@ from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
 from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
 from thalweg.flows import tail_degrees_of_freedom
-from thalweg.ladder._modes import Fitted, Mode
+from thalweg.ladder._modes import NATS, Fitted, Mode
 from thalweg.ladder._scout import send_scouts, send_scouts_between, unseen
 from thalweg.objectives import ReverseKL
 from thalweg.run import Checkpoint, Progress, Status, run
 from thalweg.targets import Starts, Target, log_density_of_rows
 
-_N_STARTS, _WIDEST = 3, 10.0
+_N_STARTS, _WIDEST, _WIDER = 3, 10.0, 3.0
 _ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 60, 6
 """Gaussians fitted elsewhere at once, at first and where there are more modes than one; the most modes, rounds, and
 rounds in a row that find none."""
@@ -102,12 +102,15 @@ def gaussian_rung(
         process, process.init(first, starts.scale_tril, widest=_WIDEST), "Gaussian start", fit_key, judge_key
     )
     modes, tried, idle = fitted.modes(), np.empty((0, target.size)), 0
+    # lower ends would hold next to nothing, were they three times as wide each way
+    peak = float(log_density_of_rows(target, modes.gaussians[0].loc[None])[0])
+    least = peak - NATS - target.size * np.log(_WIDER)
     scouts = None if budget.is_over else send_scouts(target, starts.points)
     for i, round_key in enumerate(split_on_host(else_key, _MOST_ROUNDS)):
         if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle >= _MOST_IDLE:
             break
         scout_key, fit_key, judge_key = split_on_host(round_key, 3)
-        further = scouts.elsewhere(modes, _MORE_ELSEWHERE if modes.far else _ELSEWHERE, tried)
+        further = scouts.elsewhere(modes, _MORE_ELSEWHERE if modes.far else _ELSEWHERE, tried, least)
         before = len(modes.elbo)
         if len(further):
             _, more = fit(careful, careful.init(further), f"Gaussian elsewhere {i + 1}", fit_key, judge_key)

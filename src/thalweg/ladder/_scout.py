@@ -38,10 +38,19 @@ class Scouts(NamedTuple):
             missed = self.log_p > modes.log_density(self.ends) + LEFT_OUT
         return np.flatnonzero(missed & np.isfinite(self.log_p))
 
-    def elsewhere(self, modes: Fitted, most: int, tried: np.ndarray) -> np.ndarray:
-        """Ends that the modes do not reach, apart from each other and from what was tried, highest first; (m, d)."""
+    def elsewhere(self, modes: Fitted, most: int, tried: np.ndarray, least: float = -np.inf) -> np.ndarray:
+        """Ends that the modes do not reach, apart from each other and from what was tried, highest first; (m, d).
+
+        Args:
+            modes: what is known.
+            most: so many ends.
+            tried: others that are known, (k, d).
+            least: the log density that an end must have.
+        """
         found: list[int] = []
         for k in self.left_out(modes):
+            if self.log_p[k] < least:
+                break
             others = np.concatenate([tried, self.ends[found]])
             # apart in the units of some mode: a wide one would see many as one
             between = np.stack(
