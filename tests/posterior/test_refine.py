@@ -35,7 +35,7 @@ def gaussian():
     [("realnvp", "imh"), ("gaussian", "neutra"), pytest.param("realnvp", None, marks=pytest.mark.slow)],
 )
 def test_refined_draws_have_the_known_moments(gaussian, flow, method, tmp_path):
-    before = gaussian if flow == "gaussian" else tw.infer(TARGET, flow, steps=100, progress=False)
+    before = gaussian if flow == "gaussian" else tw.infer(TARGET, flow, steps=400, progress=False)
     refined = before.refine(method, n=8000, seed=1, progress=False)
     verdict = refined.verdict
     assert verdict.ok, verdict
@@ -149,3 +149,10 @@ def test_messages(gaussian):
         gaussian.refine("nuts", progress=False)
     with pytest.raises(ValueError, match="`chains` must be"):
         gaussian.refine("imh", chains=0, progress=False)
+
+
+def test_the_report_of_chains_speaks_of_them(gaussian, tmp_path):
+    page = tw.report(gaussian.refine("imh", n=800, progress=False), tmp_path / "r.html").read_text()
+    assert "R-hat" in page
+    assert "Draws of the chains" in page
+    assert "reliable below" not in page

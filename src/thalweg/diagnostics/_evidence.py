@@ -51,23 +51,18 @@ def bridge(of_q: np.ndarray, of_p: np.ndarray, ess: float) -> LogMean:
     log_p, log_q = np.log(share_p), np.log1p(-share_p)
     value = float(np.median(p))
     for _ in range(_BRIDGES):
-        of_q_h, of_p_h = _bridged(q, p, value, log_p, log_q)
-        before, value = value, _log_mean(of_q_h) - _log_mean(of_p_h)
+        above, below = (log_mean_exp(x) for x in _bridged(q, p, value, log_p, log_q))
+        before, value = value, above.value - below.value
         if abs(value - before) < _SETTLED * max(1.0, abs(value)):
             break
-    weights = [np.exp(x - _log_mean(x)) for x in _bridged(q, p, value, log_p, log_q)]
-    error = np.sqrt(np.var(weights[0]) / len(q) + np.var(weights[1]) / ess)
+    # p's draws count for no more than their effective number
+    error = np.hypot(above.standard_error, below.standard_error * np.sqrt(len(p) / ess))
     return LogMean(float(value), float(error))
 
 
 def _bridged(q: np.ndarray, p: np.ndarray, value: float, log_p: float, log_q: float) -> tuple[np.ndarray, np.ndarray]:
     """(log p h at draws of q, log q h at draws of p), for one guess of log Z."""
     return q - np.logaddexp(log_p + q - value, log_q), -np.logaddexp(log_p + p - value, log_q)
-
-
-def _log_mean(x: np.ndarray) -> float:
-    largest = np.max(x)
-    return float(largest + np.log(np.mean(np.exp(x - largest))))
 
 
 def weighted_quantile(values: np.ndarray, probabilities: np.ndarray | float, log_weights: np.ndarray) -> np.ndarray:

@@ -99,17 +99,20 @@ class Climb:
             # the second look is at other draws: one lucky set of weights is not enough
             if alone.verdict.ok and look.is_good(_GAUSSIAN_KHAT):
                 return alone
-        if alone is None or not alone.verdict.missed_mode:
-            taken += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
-            start = make_flow(self._richer, size, **best._asdict(), seed=key)
-            posterior = self._fit(start, self._richer, key, finish, taken)
-            if posterior.verdict.ok:
-                return posterior
-            if len(modes.elbo) == 1:
-                sentence = f"{posterior.steps_taken[-1]}; its weights are not good, so the Gaussian was weighed again"
-                alone = alone or finish(fitted, *posterior.steps_taken[:-1], sentence)
-                return alone if alone.verdict.ok else posterior
-        return self._mixture(modes.gaussians, gaussian, finish, key)
+        if alone is not None and alone.verdict.missed_mode:
+            return self._mixture(modes.gaussians, gaussian, finish, key)
+        taken += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
+        start = make_flow(self._richer, size, **best._asdict(), seed=key)
+        posterior = self._fit(start, self._richer, key, finish, taken)
+        if not posterior.verdict.ok and len(modes.elbo) > 1 and not self.budget.is_over:
+            mixture = self._mixture(modes.gaussians, gaussian, finish, key, *posterior.steps_taken[1:])
+            if mixture.verdict.ok:
+                return mixture
+        if not posterior.verdict.ok:
+            sentence = f"{posterior.steps_taken[-1]}; its weights are not good, so the Gaussian was weighed again"
+            alone = alone or finish(fitted, *posterior.steps_taken[:-1], sentence)
+            return alone if alone.verdict.ok else posterior
+        return posterior
 
     @property
     def _richer(self) -> str:
@@ -117,15 +120,18 @@ class Climb:
         return "spline" if self.target.size == 1 else "realnvp"
 
     def _mixture(
-        self, modes: list[Mode], gaussian: Rung, finish: Callable[..., Posterior], key: PRNGKeyArray
+        self, modes: list[Mode], gaussian: Rung, finish: Callable[..., Posterior], key: PRNGKeyArray, *before: str
     ) -> Posterior:
-        """One component a mode: Gaussians where their weights are good, else a flow on top of each."""
+        """One component a mode: Gaussians where their weights are good, else a flow on top of each.
+
+        `before` says what was tried between the Gaussian and this.
+        """
+        taken = (gaussian.sentence, *before)
         weigh_key, again_key, *flow_keys = split_on_host(key, len(modes) + 2)
         parts = [make_flow("gaussian", self.target.size, **m._asdict()) for m in modes]
         mixture = weigh_components(Mixture(parts), self.target, weigh_key)
         sentence = f"a mixture of {len(modes)} Gaussians, one a mode, weights by importance"
-        rung = gaussian._replace(flow=mixture, sentence=sentence)
-        alone = finish(rung, gaussian.sentence, sentence)
+        alone = finish(gaussian._replace(flow=mixture), *taken, sentence)
         look = _Look.at(alone.log_weights)
         # flows on top of some modes do not make up for others
         if gaussian.failed or (alone.verdict.ok and look.is_good(_GAUSSIAN_KHAT)):
@@ -140,7 +146,7 @@ class Climb:
         fitted = f"a mixture of {len(modes)} flows {name}, each fitted from a mode's Gaussian, weights by importance"
         history = {k: np.concatenate([r.history[k] for r in rungs]) for k in rungs[0].history}
         failed = next((r.failed for r in rungs if r.failed), None)
-        posterior = finish(Rung(mixture, history, fitted, failed), gaussian.sentence, sentence, fitted)
+        posterior = finish(Rung(mixture, history, fitted, failed), *taken, sentence, fitted)
         return posterior if posterior.verdict.ok or not alone.verdict.ok else alone
 
     def _process(self) -> Fit:

@@ -5,9 +5,10 @@ from thalweg.posterior._draws import WeighedDraws, draw_and_score, rehearse, sco
 from thalweg.posterior._estimates import Bound, Estimate
 from thalweg.posterior._make import load, make_posterior
 from thalweg.posterior._posterior import Posterior, WeightedDraws
-from thalweg.posterior._verdict import Verdict, judge
+from thalweg.posterior._verdict import LARGEST_RHAT, Verdict, judge
 
 __all__ = [
+    "LARGEST_RHAT",
     "Bound",
     "Estimate",
     "Posterior",

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Seed, as_key, check_positive_int, numpy_rng, precision, requirement, write_file
+from thalweg._core import Seed, as_key, check_positive_int, numpy_rng, precision, requirement, split_on_host, write_file
 from thalweg.diagnostics import SummaryRow, psis, summarise
 from thalweg.distributions import AbstractAuxiliaryDistribution, AbstractSampler
 from thalweg.posterior import _draws
@@ -328,9 +328,10 @@ class Posterior:
         target = self._require_target("refine")
         n, chains = check_positive_int("n", n), check_positive_int("chains", chains)
         with precision(self.dtype), Progress(show=progress) as bar:
-            start, _ = self._resample_rows(target, chains, seed)
-            found = run_chains(self.flow, target, start, method, -(-n // chains), as_key(seed), bar)
-            verdict, evidence = judge_refined(self.flow, target, found, self.verdict, as_key(seed))
+            start_key, run_key, judge_key = split_on_host(as_key(seed), 3)
+            start, _ = self._resample_rows(target, chains, start_key)
+            found = run_chains(self.flow, target, start, method, -(-n // chains), run_key, bar)
+            verdict, evidence = judge_refined(self.flow, target, found, self.verdict, judge_key)
         return dataclasses.replace(
             self,
             chains=found.chains.draws,

@@ -1,6 +1,5 @@
 """Chains that start where the weights point, and what they say of the posterior."""
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from thalweg.mcmc import Chains, independence_chains, latent_chains
 from thalweg.posterior._draws import WeighedDraws, draw_and_score, score
 from thalweg.posterior._estimates import Estimate
 from thalweg.posterior._leak import Corrected, missed_mass
-from thalweg.posterior._verdict import Verdict, judge_chains
+from thalweg.posterior._verdict import Verdict, judge_chains, refused
 from thalweg.run import Progress
 from thalweg.targets import Target, log_density_of_rows
 
@@ -60,8 +59,7 @@ def judge_refined(
     draws = refined.chains.draws
     own_key, leak_key = split_on_host(key, 2)
     own, log_q = draw_and_score(flow, own_key, _BRIDGE_DRAWS)
-    judged = partial(judge_chains, draws, np.asarray(own, float), before.khat, missed_mode=before.missed_mode)
-    verdict = judged()
+    verdict = judge_chains(draws, np.asarray(own, float), before.khat, missed_mode=before.missed_mode)
     if not isinstance(flow, AbstractDistribution) or not verdict.ess > 1:
         return verdict, None
     rows = draws.reshape(-1, draws.shape[-1])
@@ -72,5 +70,5 @@ def judge_refined(
         # chains that a flow proposes for stay where it has density, and agree with one another there
         even = Corrected(rows, np.full(len(rows), 1 / len(rows)), log_p, log_q_there)
         failed = missed_mass(flow, target, even, evidence.value, leak_key, doubtful=before.khat >= _DOUBTFUL)
-        verdict = judged(failed=failed) if failed else verdict
+        verdict = refused(verdict, failed) if failed else verdict
     return verdict, evidence

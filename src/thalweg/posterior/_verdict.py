@@ -13,7 +13,8 @@ _DOUBTFUL_KHAT = 0.5
 _LEAST_SHARE_IF_DOUBTFUL = 0.1
 _LEAST_SHARE_OF_SMOOTHED = 0.5
 _LARGEST_SHIFT, _LARGEST_RATIO = 0.1, 1.1
-_LARGEST_RHAT, _LEAST_CHAIN_ESS = 1.01, 400
+LARGEST_RHAT, _LEAST_CHAIN_ESS = 1.01, 400
+_REFINE_FURTHER = 'refine for longer (n=), by method="neutra" if this was not it, or fit a richer flow first'
 
 
 @register
@@ -109,9 +110,7 @@ def judge(
     return Verdict(ok, raw_ok, khat, ess, n, tuple(reasons), tuple(advice), missed_mode=missed_mode)
 
 
-def judge_chains(
-    chains: np.ndarray, own: np.ndarray, khat: float, *, failed: str | None = None, missed_mode: str | None = None
-) -> Verdict:
+def judge_chains(chains: np.ndarray, own: np.ndarray, khat: float, *, missed_mode: str | None = None) -> Verdict:
     """The verdict from chains that leave the target as it is.
 
     They pass where R-hat is at most 1.01 and bulk and tail effective sizes are at least 400 for every coordinate
@@ -121,26 +120,28 @@ def judge_chains(
         chains: (chains, n, d), unconstrained.
         own: draws of the flow, (S, d).
         khat: of the flow's weights.
-        failed: a sentence where the chains miss a part of the target.
         missed_mode: a sentence on a mode that the flow leaves out, where chains begun at its draws will not go either.
     """
     columns = np.moveaxis(np.asarray(chains, float), -1, 0)
     worst = float(np.max([rhat(c) for c in columns]))
     ess = float(np.min([min(bulk_ess(c), tail_ess(c)) for c in columns]))
-    told = [sentence for sentence in (failed, missed_mode) if sentence]
-    reasons, advice = [*told], []
-    if not worst <= _LARGEST_RHAT:
-        reasons.append(f"the chains disagree (R-hat {worst:.3f}, at most {_LARGEST_RHAT} is reliable)")
+    reasons = [missed_mode] if missed_mode else []
+    if not worst <= LARGEST_RHAT:
+        reasons.append(f"the chains disagree (R-hat {worst:.3f}, at most {LARGEST_RHAT} is reliable)")
     if not ess >= _LEAST_CHAIN_ESS:
         reasons.append(f"only {ess:.0f} of the chains' draws are effective")
-    if failed or len(reasons) > len(told):
-        advice.append('refine for longer (n=), by method="neutra" if this was not it, or fit a richer flow first')
+    advice = (_REFINE_FURTHER,) if len(reasons) > (missed_mode is not None) else ()
     pooled = np.concatenate([columns.reshape(len(columns), -1).T, own])
     ours = np.arange(len(pooled)) >= len(pooled) - len(own)
     shift, ratio = _movement(pooled, np.where(ours, -np.inf, 0.0), ours.astype(float))
     raw_ok = not reasons and shift <= _LARGEST_SHIFT and abs(math.log(ratio)) <= math.log(_LARGEST_RATIO)
     n_draws = chains.shape[0] * chains.shape[1]
-    return Verdict(not reasons, raw_ok, khat, ess, n_draws, tuple(reasons), tuple(advice), worst, missed_mode)
+    return Verdict(not reasons, raw_ok, khat, ess, n_draws, tuple(reasons), advice, worst, missed_mode)
+
+
+def refused(verdict: Verdict, why: str) -> Verdict:
+    """A verdict on chains that trusted them, now that they are known to miss a part of the target."""
+    return dataclasses.replace(verdict, ok=False, raw_ok=False, reasons=(why,), advice=(_REFINE_FURTHER,))
 
 
 def _movement(values: np.ndarray, log_weights: np.ndarray, own: np.ndarray) -> tuple[float, float]:

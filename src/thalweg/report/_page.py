@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg._core import import_guest
 from thalweg.diagnostics import SummaryRow
-from thalweg.posterior import Bound, Estimate, Verdict
+from thalweg.posterior import LARGEST_RHAT, Bound, Estimate, Verdict
 from thalweg.report._content import Content
 from thalweg.report._figures import Figures
 
@@ -62,12 +62,17 @@ def _headline(verdict: Verdict) -> tuple[str, str]:
 def _key_figures(content: Content) -> list[tuple[str, str, str]]:
     """(label, value, note)."""
     verdict = content.verdict
-    note = f"reliable below {content.threshold:.2f}" if math.isfinite(content.threshold) else "too few draws to judge"
+    if verdict.rhat is not None:
+        shape = ("R-hat", _number(verdict.rhat, 3), f"reliable to {LARGEST_RHAT}")
+    else:
+        few = not math.isfinite(content.threshold)
+        note = "too few draws to judge" if few else f"reliable below {content.threshold:.2f}"
+        shape = ("k-hat", _number(verdict.khat, 2), note)
     ess = f"{verdict.ess:,.0f}" if math.isfinite(verdict.ess) else _NONE
     shown = [
         ("Log evidence", *_estimate(content.log_evidence)),
         ("ELBO", *_estimate(content.elbo)),
-        ("k-hat", _number(verdict.khat, 2), note),
+        shape,
         ("Effective draws", ess, f"of {verdict.n_draws:,}"),
     ]
     if content.seconds is not None:
@@ -117,7 +122,8 @@ def _number(value: float, decimals: int) -> str:
 def _table_note(content: Content) -> str:
     if not content.rows_corrected:
         return "The flow's own draws, not corrected."
-    return "Corrected (weighted) draws: " + ("what to report." if content.verdict.ok else "not to be relied on.")
+    kind = "Corrected (weighted) draws" if content.verdict.rhat is None else "Draws of the chains"
+    return f"{kind}: " + ("what to report." if content.verdict.ok else "not to be relied on.")
 
 
 def _table(rows: list[SummaryRow]) -> list[tuple[str, ...]]:
