@@ -4,7 +4,7 @@ from thalweg import bijections, diagnostics, distributions, objectives
 from thalweg._core import FileError, register
 from thalweg.flows import FLOWS, make_flow
 from thalweg.infer import infer
-from thalweg.posterior import Bound, Estimate, Posterior, Verdict, load
+from thalweg.posterior import Bound, Comparison, Estimate, Posterior, Verdict, compare, load
 from thalweg.report import report
 from thalweg.run import Interrupted, Status
 from thalweg.targets import (
@@ -35,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FLOWS",
     "Bound",
+    "Comparison",
     "Estimate",
     "FileError",
     "Interrupted",
@@ -45,6 +46,7 @@ __all__ = [
     "bijections",
     "cholesky_corr",
     "circular",
+    "compare",
     "covariance",
     "diagnostics",
     "distributions",

@@ -1,6 +1,7 @@
 """What every door leads to: draws, density, evidence, a verdict, ArviZ, a file."""
 
 from thalweg.posterior._arviz import from_datatree, preload
+from thalweg.posterior._compare import Compared, Comparison, compare
 from thalweg.posterior._draws import WeighedDraws, draw_and_score, rehearse, score, weigh
 from thalweg.posterior._estimates import Bound, Estimate
 from thalweg.posterior._make import load, make_posterior
@@ -10,11 +11,14 @@ from thalweg.posterior._verdict import LARGEST_RHAT, Verdict, judge
 __all__ = [
     "LARGEST_RHAT",
     "Bound",
+    "Compared",
+    "Comparison",
     "Estimate",
     "Posterior",
     "Verdict",
     "WeighedDraws",
     "WeightedDraws",
+    "compare",
     "draw_and_score",
     "from_datatree",
     "judge",

@@ -1,7 +1,8 @@
 """The one file that knows ArviZ and xarray."""
 
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +50,28 @@ def from_datatree(tree: Any, names: Sequence[str]) -> dict[str, Any]:
         values = np.asarray(variable.transpose(*chains, ...).values)
         found[name] = values.reshape(-1, *values.shape[len(chains) :])
     return found
+
+
+class LeaveOneOut(NamedTuple):
+    """PSIS-LOO of a model.
+
+    Attributes:
+        pointwise: expected log predictive density of every observation, left out, all observed variables' together.
+        worst_khat: the largest Pareto shape.
+    """
+
+    pointwise: np.ndarray
+    worst_khat: float
+
+
+def leave_one_out(tree: Any) -> LeaveOneOut:
+    """PSIS-LOO from a tree with a group log_likelihood, by arviz-stats (Vehtari, Gelman and Gabry 2017)."""
+    loo = import_guest("arviz_stats", "core").loo
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of large Pareto shapes: they are given back
+        found = [loo(tree, pointwise=True, var_name=name) for name in tree["log_likelihood"].data_vars]
+    pointwise = np.concatenate([np.ravel(np.asarray(x.elpd_i)) for x in found])
+    return LeaveOneOut(pointwise, float(max(np.max(np.asarray(x.pareto_k)) for x in found)))
 
 
 def to_datatree(
