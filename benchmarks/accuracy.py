@@ -1,26 +1,33 @@
-"""`python -m benchmarks accuracy --suite NAME [--only PROBLEM ...]`: is the default `infer` right, and does it know?
+"""`python -m benchmarks accuracy [--suite NAME ...] [--only PROBLEM ...]`: is the default right, and does it know?
 
-problems    targets with exact draws and known evidence (`thalweg.problems`), three seeds
+problems     targets with exact draws and known evidence (`thalweg.problems`)
+posteriordb  23 posteriors with reference draws; $THALWEG_DATA
+regressions  logistic regressions of known evidence
+gym          posteriors of Inference Gym, to 2,519 dimensions, and a Cox process in 1,600
 
-Every cell is a process's work of its own, kept in the result as soon as it is done: what is there already, made by the
-same settings, is not run again. A cell holds the error of log Z, the verdict, ELBO and EUBO (E_p[log p - log q] + log Z
-from exact draws), forward and reverse effective shares, coverage of the modes and largest errors of means from 20,000
-corrected draws (in exact sds; heavy tails have none), seconds, and what was done.
+Three seeds of each. Every cell is a process of its own, kept in the result as soon as it is done: what is there already
+is not run again. "cold" is the whole process from Python's start to 10,000 corrected draws, with no compiled programs
+kept from before; "warm" a second fit in it, by another seed. NumPyro's NUTS, 4 x (1000 + 1000) by its default chain
+method, runs on the same density in a process of its own after every cell of posteriordb, cold and warm alike.
 """
 
 import json
 import math
+import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 from benchmarks._record import RESULTS, write
 
 SEEDS = (0, 1, 2)
-DRAWS = 20_000
+DRAWS = {"problems": 20_000}
+ROOT = Path(__file__).parents[1]
+LIMIT = 3600
 
 
-def problems():
-    """All of them, by name."""
+def _problems():
     from thalweg import problems as of
 
     made = [
@@ -43,6 +50,44 @@ def problems():
     return {p.name: p for p in made}
 
 
+def names(suite):
+    """Of its cells."""
+    from benchmarks import _gym, _posteriordb
+
+    if suite == "problems":
+        return tuple(_problems())
+    return {"posteriordb": tuple(_posteriordb.MODELS), "regressions": _gym.REGRESSIONS, "gym": (*_gym.GYM, "pines")}[
+        suite
+    ]
+
+
+def _load(suite, name):
+    """(target, draws -> matrix or None, mean, sd, log evidence or None, problem or None)."""
+    import numpy as np
+
+    from benchmarks import _gym, _posteriordb
+
+    if suite == "problems":
+        problem = _problems()[name]
+        exact = problem.draw(np.random.default_rng(1), DRAWS[suite])
+        return problem.target, lambda d: d["x"], exact.mean(0), exact.std(0), problem.log_evidence, problem
+    if suite == "posteriordb":
+        target, labels, mean, sd, _ = _posteriordb.load(name)
+        return target, lambda d: _posteriordb.as_matrix(labels, d), mean, sd, None, None
+    if suite == "regressions":
+        target, log_evidence, mean, sd = _gym.load_regression(name)
+        return target, lambda d: d["w"], mean, sd, log_evidence, None
+    if name == "pines":
+        return _gym.load_pines(), None, None, None, None, None
+    target, truth = _gym.load_gym(name)
+
+    def columns(d):
+        return np.hstack([np.reshape(d[k], (len(d[k]), -1)) for k in truth])
+
+    mean, sd = (np.concatenate([np.ravel(q[i]) for q in truth.values()]) for i in range(2))
+    return target, columns, mean, sd, None, None
+
+
 def _share(log_ratio):
     """Effective share of weights."""
     import numpy as np
@@ -51,60 +96,139 @@ def _share(log_ratio):
     return float(w.sum() ** 2 / (w**2).sum() / len(w))
 
 
-def cell(problem, seed):
-    """One fit by the defaults, in numbers."""
+def _errors(matrix, mean, sd):
     import numpy as np
 
-    import thalweg as tw
+    return {
+        "mean error": float(np.max(np.abs(matrix.mean(0) - mean) / sd)),
+        "log sd ratio": float(np.max(np.abs(np.log(matrix.std(0) / sd)))),
+    }
+
+
+def _exact(problem, posterior):
+    """What exact draws tell."""
+    import numpy as np
+
     from thalweg.targets import log_density_of_rows
 
-    start = time.perf_counter()
-    posterior = tw.infer(problem.target, seed=seed, progress=False)
-    seconds = time.perf_counter() - start
+    exact = problem.draw(np.random.default_rng(1), DRAWS["problems"])
+    log_q = np.asarray(posterior.log_prob({"x": exact}), float)
+    ratio = np.asarray(log_density_of_rows(problem.target, exact), float) - log_q
+    # under p, 1 / w has mean 1 / Z: its effective share is the forward one
+    eubo = float(ratio.mean()) - problem.log_evidence
+    return {"EUBO": eubo, "forward effective share": _share(-ratio)}
+
+
+def _infer(suite, name, seed, start):
+    """One fit by the defaults, in numbers."""
+    import thalweg as tw
+
+    target, columns, mean, sd, log_evidence, problem = _load(suite, name)
+    n = DRAWS.get(suite, 10_000)
+    prepared = time.perf_counter()
+    posterior = tw.infer(target, seed=seed, progress=False)
+    draws = posterior.resample(n, seed=1)
+    cold = time.time() - start
+    first = time.perf_counter() - prepared
     verdict, evidence, elbo = posterior.verdict, posterior.log_evidence, posterior.elbo
-    exact = problem.draw(np.random.default_rng(1), DRAWS)
     out = {
         "ok": verdict.ok,
         "raw ok": verdict.raw_ok,
         "k-hat": verdict.khat,
-        "effective share": verdict.ess / verdict.n_draws,
-        "seconds": seconds,
+        "R-hat": verdict.rhat,
+        "effective": verdict.ess,
+        "of": verdict.n_draws,
+        "cold seconds": cold,
+        "first seconds": first,
         "steps taken": list(posterior.steps_taken),
         "reasons": list(verdict.reasons),
     }
+    if columns is not None:
+        out |= _errors(columns(draws), mean, sd)
     if evidence is not None:
-        out["log Z error"] = evidence.value - problem.log_evidence
-        out["log Z standard error"] = evidence.standard_error
-        log_q = np.asarray(posterior.log_prob({"x": exact}), float)
-        ratio = np.asarray(log_density_of_rows(problem.target, exact), float) - log_q
-        out["ELBO"] = None if elbo is None else elbo.value - problem.log_evidence
-        out["EUBO"] = float(ratio.mean()) - problem.log_evidence
-        # under p, 1 / w has mean 1 / Z: its effective share is the forward one
-        out["forward effective share"] = _share(-ratio)
-        corrected = posterior.resample(DRAWS, seed=1)["x"]
-        out["coverage"] = problem.coverage(corrected)
-        spread = exact.std(0)
-        out["mean error"] = float(np.max(np.abs(corrected.mean(0) - exact.mean(0)) / spread))
-        out["log sd ratio"] = float(np.max(np.abs(np.log(corrected.std(0) / spread))))
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in out.items()}
+        out |= {"log Z": evidence.value, "log Z standard error": evidence.standard_error}
+        if log_evidence is not None:
+            out["log Z error"] = evidence.value - log_evidence
+            out["ELBO error"] = None if elbo is None else elbo.value - log_evidence
+        if problem is not None:
+            out |= _exact(problem, posterior)
+    if problem is not None:
+        out["coverage"] = problem.coverage(draws["x"])
+    again = time.perf_counter()
+    tw.infer(target, seed=seed + 100, progress=False).resample(n, seed=1)
+    return out | {"warm seconds": time.perf_counter() - again}
+
+
+def _nuts(suite, name, seed, start):
+    """NumPyro's NUTS on the same density."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from numpyro.infer import MCMC, NUTS
+    from numpyro.infer.util import initialize_model  # noqa: F401  what a model would import
+
+    target, columns, mean, sd, *_ = _load(suite, name)
+    kernel = NUTS(potential_fn=lambda u: -target.log_density(u, target.data))
+    mcmc = MCMC(kernel, num_warmup=1000, num_samples=1000, num_chains=4, progress_bar=False)
+    begin = jnp.asarray(np.random.default_rng(seed).uniform(-2, 2, (4, target.size)), jnp.float32)
+    mcmc.run(jax.random.key(seed), init_params=begin)
+    u = mcmc.get_samples()
+    draws = {k: np.asarray(v) for k, v in jax.vmap(lambda u: target.constrain(u)[0])(u).items()}
+    out = {"cold seconds": time.time() - start}
+    if columns is not None:
+        out |= _errors(columns(draws), mean, sd)
+    again = time.perf_counter()
+    mcmc.run(jax.random.key(seed + 100), init_params=begin)
+    jax.block_until_ready(mcmc.get_samples())
+    return out | {"warm seconds": time.perf_counter() - again}
+
+
+def _plain(value):
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(method, suite, name, seed):
+    """One cell, in a process of its own."""
+    env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    command = [sys.executable, "-m", "benchmarks.accuracy", "--cell", method, suite, name, str(seed), str(time.time())]
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"no answer in {LIMIT} s"}
+    if done.returncode:
+        return {"failed": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main():
     """Run what is missing and write after every cell."""
     arguments = sys.argv[1:]
-    suite = arguments[arguments.index("--suite") + 1] if "--suite" in arguments else "problems"
-    if suite != "problems":
-        raise SystemExit(f"accuracy: `--suite` must be problems, got {suite}")
-    chosen = arguments[arguments.index("--only") + 1 :] if "--only" in arguments else []
-    path = RESULTS / f"accuracy-{suite}.json"
-    cells = json.loads(path.read_text())["cells"] if path.exists() else {}
-    for name, problem in problems().items():
-        if chosen and name not in chosen:
-            continue
-        for seed in SEEDS:
-            if str(seed) not in cells.setdefault(name, {}):
-                cells[name][str(seed)] = cell(problem, seed)
-                write(f"accuracy-{suite}", ["thalweg", "jax", "jaxlib", "numpy"], {"draws": DRAWS, "cells": cells})
+    if arguments[:1] == ["--cell"]:
+        method, suite, name, seed, start = arguments[1:]
+        out = {"thalweg": _infer, "NUTS": _nuts}[method](suite, name, int(seed), float(start))
+        print(json.dumps({k: _plain(v) for k, v in out.items()}))
+        return
+    options = {"--suite": [], "--only": [], "--seeds": []}
+    into = options["--suite"]
+    for argument in arguments:
+        if argument in options:
+            into = options[argument]
+        else:
+            into.append(argument)
+    seeds = [int(s) for s in options["--seeds"]] or SEEDS
+    for suite in options["--suite"] or ("problems", "posteriordb", "regressions", "gym"):
+        path = RESULTS / f"accuracy-{suite}.json"
+        cells = json.loads(path.read_text())["cells"] if path.exists() else {}
+        for name in names(suite):
+            if options["--only"] and name not in options["--only"]:
+                continue
+            for seed in seeds:
+                for method in ("thalweg", "NUTS") if suite == "posteriordb" else ("thalweg",):
+                    of = cells.setdefault(name, {}).setdefault(method, {})
+                    if str(seed) not in of:
+                        of[str(seed)] = _cell(method, suite, name, seed)
+                        result = {"draws": DRAWS.get(suite, 10_000), "cells": cells}
+                        write(f"accuracy-{suite}", ["thalweg", "jax", "jaxlib", "numpy", "numpyro"], result)
 
 
 if __name__ == "__main__":

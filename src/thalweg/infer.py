@@ -12,6 +12,7 @@ from thalweg._core import (
     Seed,
     as_key,
     check_choice,
+    check_positive,
     check_positive_int,
     precision,
     requirement,
@@ -133,9 +134,9 @@ def _check_numbers(*, budget: Any, learning_rate: Any, **whole: Any) -> None:
     for name, value in whole.items():
         if value is not None:
             check_positive_int(name, value)
-    for name, value, what in (("budget", budget, " of seconds"), ("learning_rate", learning_rate, "")):
-        if value is not None and not (isinstance(value, int | float | np.number) and value > 0):
-            raise ValueError(requirement(name, f"be a positive number{what}", repr(value)))
+    if budget is not None:
+        check_positive("budget", budget, " of seconds")
+    check_positive("learning_rate", learning_rate)
 
 
 def _check_mesh(mesh: Any, n_draws: int) -> None:

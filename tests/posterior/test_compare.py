@@ -41,7 +41,9 @@ def elpd(scale):
 
 def test_evidences_and_leave_one_out():
     found = tw.compare({"narrow": fit(0.1), "wide": fit(3.0)})
-    assert [row.name for row in found.rows] == sorted(["narrow", "wide"], key=lambda n: -log_evidence({"narrow": 0.1, "wide": 3.0}[n]))
+    assert [row.name for row in found.rows] == sorted(
+        ["narrow", "wide"], key=lambda n: -log_evidence({"narrow": 0.1, "wide": 3.0}[n])
+    )
     truth = {"narrow": 0.1, "wide": 3.0}
     best = max(log_evidence(s) for s in truth.values())
     for row in found.rows:

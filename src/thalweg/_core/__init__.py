@@ -2,7 +2,14 @@
 
 from thalweg._core._ahead import ahead, one_at_a_time
 from thalweg._core._batching import in_pieces, over_batch
-from thalweg._core._checks import check_choice, check_positive_int, check_shape, check_trailing_shape, requirement
+from thalweg._core._checks import (
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_shape,
+    check_trailing_shape,
+    requirement,
+)
 from thalweg._core._files import write_atomically
 from thalweg._core._guests import import_guest
 from thalweg._core._jit import wide_jit
@@ -31,6 +38,7 @@ __all__ = [
     "ahead",
     "as_key",
     "check_choice",
+    "check_positive",
     "check_positive_int",
     "check_shape",
     "check_trailing_shape",

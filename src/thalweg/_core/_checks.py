@@ -34,6 +34,13 @@ def check_positive_int(argument: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def check_positive(argument: str, value: Any, unit: str = "") -> float:
+    """Return `value` as a float, or raise ValueError where it is not a positive number (of a `unit`, in words)."""
+    if isinstance(value, bool) or not (isinstance(value, int | float | np.number) and value > 0):
+        raise ValueError(requirement(argument, f"be a positive number{unit}", repr(value)))
+    return float(value)
+
+
 def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
     """Return `value` if it is one of `choices`, or raise ValueError that suggests the nearest."""
     known = list(choices)

@@ -26,8 +26,10 @@ from thalweg.distributions._distribution import AbstractDistribution
 class Mixture(AbstractDistribution):
     r"""$q(x) = \sum_k w_k\, q_k(x)$, for modes that no one flow reaches all of.
 
-    A draw costs one of every component, a score likewise: all are built alike and run at once. Path gradients follow a
-    draw through its own component, and leave the weights as they are; `reweighted` sets those.
+    A draw costs one of every component, a score likewise: all are built alike and run at once. Gradients follow a draw
+    through its own component alone. Which one that was is a choice that no gradient passes through, so that objectives
+    of the mixture's own draws leave the weights as they are; the density of given points (the forward KL) moves them,
+    and `reweighted` sets them.
 
     Args:
         components: distributions of one structure, without a context.
@@ -81,7 +83,9 @@ class Mixture(AbstractDistribution):
 
     def _sample_and_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
         x = self._sample(key, context)
-        return x, self._log_prob(x, context)
+        # the half of their gradient that goes through the density would push the weights the wrong way
+        fixed = eqx.tree_at(lambda m: m.logits, self, jax.lax.stop_gradient(self.logits))
+        return x, fixed._log_prob(x, context)
 
     def _sample(self, key: PRNGKeyArray, context: Array | None) -> Array:
         choose, own = jax.random.split(key)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,8 +22,8 @@ from thalweg.posterior import Posterior, make_posterior, rehearse
 from thalweg.targets import Starts, Target
 
 _STEPS, _FURTHER_STEPS = 500, 2500
-_GAUSSIAN_KHAT, _FLOW_KHAT, _SHARE, _NOTHING_TO_GAIN = 0.3, 0.5, 0.5, 0.95
-"""A Gaussian whose weights are this good needs no flow, a flow no further steps."""
+_GOOD_KHAT, _GOOD_SHARE = 0.5, 0.5
+"""A Gaussian whose weights are this good needs no flow; a flow that is trusted, with this share, no further steps."""
 
 
 class _Look(NamedTuple):
@@ -39,8 +40,8 @@ class _Look(NamedTuple):
         ess = importance_ess(log_weights)
         return cls(psis(log_weights).khat, ess / len(log_weights), all_but_even(log_weights))
 
-    def is_good(self, khat: float) -> bool:
-        return self.even or (self.khat < khat and self.share > _SHARE)
+    def is_good(self) -> bool:
+        return self.even or (self.khat < _GOOD_KHAT and self.share > _GOOD_SHARE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +73,11 @@ class Climb:
         target = self.target
         if not isinstance(flow, str):
             check_shape("flow", np.empty(flow.shape), (target.size,), "a flow built by hand is a distribution on R^d")
-            return self._fit(flow, self.settings["flow"], flow_key, partial(self._finish, weigh_key, []))
+            return self._fit(
+                flow, self.settings["flow"], flow_key, partial(self._finish, weigh_key, Fitted([], np.empty(0)))
+            )
         modes, gaussian = gaussian_rung(target, starts, gauss_key, self.budget)
-        finish = partial(self._finish, weigh_key, modes.far)
+        finish = partial(self._finish, weigh_key, modes)
         if flow == "auto":
             return self._auto(modes, gaussian, finish, look_key, flow_key)
         best = modes.gaussians[0]._asdict()
@@ -86,33 +89,47 @@ class Climb:
     def _auto(
         self, modes: Fitted, gaussian: Rung, finish: Callable[..., Posterior], look_key: PRNGKeyArray, key: PRNGKeyArray
     ) -> Posterior:
-        """The Gaussian where its weights are good, else a flow on top of it; a mixture where there are modes."""
-        if modes.are_apart:
-            return self._mixture(modes.gaussians, gaussian, finish, key)
+        """A Gaussian where its weights are good, else a flow on top of it; a mixture where there are modes; chains."""
+        flow_key, refine_key, again_key = split_on_host(key, 3)
+        if modes.are_apart(self.target):
+            return self._refined(self._mixture(modes.gaussians, gaussian, finish, flow_key), refine_key)
         best, size = modes.gaussians[0], self.target.size
         fitted = gaussian._replace(flow=make_flow("gaussian", size, **best._asdict()))
         taken, alone = gaussian.sentence, None
         look = _Look.at(gaussian_weights(self.target, best, numpy_rng(look_key)))
-        if look.is_good(_GAUSSIAN_KHAT):
+        if look.is_good():
             alone = finish(fitted, taken)
             look = _Look.at(alone.log_weights)
             # the second look is at other draws: one lucky set of weights is not enough
-            if alone.verdict.ok and look.is_good(_GAUSSIAN_KHAT):
+            if alone.verdict.ok and look.is_good():
                 return alone
         if alone is not None and alone.verdict.missed_mode:
-            return self._mixture(modes.gaussians, gaussian, finish, key)
+            return self._refined(self._mixture(modes.gaussians, gaussian, finish, flow_key), refine_key)
         taken += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
-        start = make_flow(self._richer, size, **best._asdict(), seed=key)
-        posterior = self._fit(start, self._richer, key, finish, taken)
+        start = make_flow(self._richer, size, **best._asdict(), seed=flow_key)
+        posterior = self._refined(self._fit(start, self._richer, flow_key, finish, taken), refine_key)
         if not posterior.verdict.ok and len(modes.elbo) > 1 and not self.budget.is_over:
-            mixture = self._mixture(modes.gaussians, gaussian, finish, key, *posterior.steps_taken[1:])
+            mixture = self._mixture(modes.gaussians, gaussian, finish, again_key, *posterior.steps_taken[1:])
+            mixture = self._refined(mixture, refine_key)
             if mixture.verdict.ok:
                 return mixture
         if not posterior.verdict.ok:
             sentence = f"{posterior.steps_taken[-1]}; its weights are not good, so the Gaussian was weighed again"
             alone = alone or finish(fitted, *posterior.steps_taken[:-1], sentence)
-            return alone if alone.verdict.ok else posterior
+            return alone if alone.verdict.ok and _Look.at(alone.log_weights).is_good() else posterior
         return posterior
+
+    def _refined(self, posterior: Posterior, key: PRNGKeyArray) -> Posterior:
+        """Chains where weights cannot be trusted; chains begun at a flow's draws do not find what it leaves out."""
+        verdict = posterior.verdict
+        if verdict.ok or verdict.missed_mode or posterior.log_weights is None or self.budget.is_over:
+            return posterior
+        left = None if self.budget.deadline is None else self.budget.deadline - time.monotonic()
+        refined = posterior.refine(seed=key, budget=left, progress=self.budget.progress)
+        if refined.verdict.ok:
+            return refined
+        why = f"{refined.steps_taken[-1]}; not kept: {'; '.join(refined.verdict.reasons)}"
+        return dataclasses.replace(posterior, steps_taken=(*posterior.steps_taken, why))
 
     @property
     def _richer(self) -> str:
@@ -134,7 +151,7 @@ class Climb:
         alone = finish(gaussian._replace(flow=mixture), *taken, sentence)
         look = _Look.at(alone.log_weights)
         # flows on top of some modes do not make up for others
-        if gaussian.failed or (alone.verdict.ok and look.is_good(_GAUSSIAN_KHAT)):
+        if gaussian.missed or (alone.verdict.ok and look.is_good()):
             return alone
         sentence += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
         name, process, rungs = self._richer, self._process(), []
@@ -161,7 +178,7 @@ class Climb:
     def _fit(
         self, start: AbstractSampler, name: str, key: PRNGKeyArray, finish: Callable[..., Posterior], *taken: str
     ) -> Posterior:
-        """Fit a flow; further where nobody said how long, and its weights or its raw draws are not good."""
+        """Fit a flow; further where nobody said how long, and its weights are not good."""
         first_key, second_key = split_on_host(key, 2)
         process = self._process()
         rehearsed = ahead(lambda: rehearse(start, self.target))
@@ -169,8 +186,8 @@ class Climb:
         rehearsed()
         posterior = finish(rung, *taken, rung.sentence)
         look = _Look.at(posterior.log_weights)
-        # further steps could not gain what the draws do not lack
-        good = posterior.verdict.raw_ok and (look.is_good(_FLOW_KHAT) or look.share > _NOTHING_TO_GAIN)
+        # chains, the next rung, are quicker where the flow covers most
+        good = look.share > _GOOD_SHARE and (posterior.verdict.ok or self.settings["flow"] == "auto")
         if good or self.settings["steps"] or rung.failed or self.budget.is_over:
             return posterior
         more = flow_rung(process, rung.flow, f"{name}, further", second_key, self.budget, steps=_FURTHER_STEPS)
@@ -183,7 +200,7 @@ class Climb:
         share = 1.0 if rows is None else min(1.0, rows / self.target.n_rows)
         return self.settings["learning_rate"] * math.sqrt(share)
 
-    def _finish(self, key: PRNGKeyArray, modes: list[Mode], rung: Rung, *taken: str) -> Posterior:
+    def _finish(self, key: PRNGKeyArray, modes: Fitted, rung: Rung, *taken: str) -> Posterior:
         return make_posterior(
             rung.flow,
             self.target,
@@ -193,5 +210,5 @@ class Climb:
             settings=self.settings,
             steps_taken=taken,
             failed=rung.failed,
-            missed_mode=missed_mode(self.target, rung.flow, modes, key),
+            missed_mode=rung.missed or missed_mode(self.target, rung.flow, modes, key),
         )

@@ -8,12 +8,13 @@ from scipy.special import logsumexp
 
 from thalweg._core import PRNGKeyArray, numpy_rng
 from thalweg.distributions import AbstractSampler
-from thalweg.posterior import draw_and_score, score
+from thalweg.posterior import draw_and_score, follow, metric_of, score
 from thalweg.targets import Target, log_density_of_rows
 
 APART, NATS, LEFT_OUT, _TOO_HIGH = 5.0, 5.0, 2.0, 5.0
 BEYOND = APART**2 / 2
 """Nats that a Gaussian loses over its reach."""
+LEAST_MASS, _LEAST_SHIFT = 0.01, 0.1
 _LOOKS = 100
 _DRAWS = 200
 
@@ -85,9 +86,9 @@ class Fitted(NamedTuple):
         return own.chosen([k for k, elbo in enumerate(own.elbo) if elbo <= own.elbo[0] - NATS])
 
     @property
-    def far(self) -> list[Mode]:
-        """Those whose draws lie beyond the first one's reach: what a flow on top of it may never see."""
-        return [g for k, g in enumerate(self.gaussians) if self._left_out(k, [0]) > BEYOND]
+    def far(self) -> list[int]:
+        """Numbers of those whose draws lie beyond the first one's reach: what a flow on top of it may never see."""
+        return [k for k in range(len(self.gaussians)) if self._left_out(k, [0]) > BEYOND]
 
     def _left_out(self, k: int, which: list[int]) -> float:
         """By how much the density of one exceeds what others make of the target, at the median of its draws."""
@@ -95,25 +96,48 @@ class Fitted(NamedTuple):
         u = g.loc + np.random.default_rng(0).standard_normal((_LOOKS, len(g.loc))) @ g.scale_tril.T
         return float(np.median(self.elbo[k] + g.log_prob(u) - self.chosen(which).log_density(u)))
 
-    @property
-    def are_apart(self) -> bool:
-        """Whether the mean of a far one lies 5 sd from the first in both's units: not only wider or narrower."""
+    def are_apart(self, target: Target) -> bool:
+        """Whether a far one is a place of its own.
+
+        Its mean lies 5 sd from the first one's in both's units: it is not only wider or narrower. And the log density
+        falls by 2 nats between: it is not further along the same ridge, or down the same funnel.
+        """
         first = self.gaussians[0]
-        pairs = (((m, first), (first, m)) for m in self.far)
-        return any(all(np.linalg.norm(a.whiten(b.loc[None])) > APART for a, b in pair) for pair in pairs)
+        way = np.linspace(0, 1, _LOOKS)[:, None]
+        for mode in (self.gaussians[k] for k in self.far):
+            steps = (first.whiten(mode.loc[None]), mode.whiten(first.loc[None]))
+            if min(np.linalg.norm(s) for s in steps) > APART:
+                heights = log_density_of_rows(target, (1 - way) * first.loc + way * mode.loc)
+                if heights.min() < min(heights[0], heights[-1]) - LEFT_OUT:
+                    return True
+        return False
 
 
-def missed_mode(target: Target, flow: AbstractSampler, modes: list[Mode], key: PRNGKeyArray) -> str | None:
-    """A sentence where the flow leaves out one of the modes: the target's density there is 5 times too high for it."""
-    if not modes:
+def missed_mode(target: Target, flow: AbstractSampler, modes: Fitted, key: PRNGKeyArray) -> str | None:
+    """A sentence where the flow leaves out a mode that matters: the target's density there is 5 times too high for it.
+
+    It matters where it holds more than 1 % of the mass, or moves a mean by more than 0.1 of the flow's sd; and where
+    chains that follow the log density stay in it: from the neck of a funnel they lead back to the flow.
+    """
+    if not modes.far:
         return None
     own, log_q = draw_and_score(flow, key, _DRAWS)
     usual = float(np.median(log_density_of_rows(target, own) - log_q))
-    z = numpy_rng(key).standard_normal((_DRAWS, target.size))
-    for mode in modes:
-        u = (mode.loc + z @ mode.scale_tril.T).astype(own.dtype)
-        excess = float(np.median(log_density_of_rows(target, u) - score(flow, u))) - usual
-        if excess > np.log(_TOO_HIGH):
+    rng = numpy_rng(key)
+    z = rng.standard_normal((_DRAWS, target.size))
+    metric = metric_of(own.astype(float), np.full(len(own), 1 / len(own)))
+
+    def is_left_out(u: np.ndarray) -> bool:
+        u = u.astype(own.dtype)
+        return bool(np.median(log_density_of_rows(target, u) - score(flow, u)) - usual > np.log(_TOO_HIGH))
+
+    for mode, elbo in ((modes.gaussians[k], modes.elbo[k]) for k in modes.far):
+        mass = np.exp(min(float(elbo) - usual, 0.0))
+        shift = mass * np.max(np.abs(mode.loc - own.mean(0)) / own.std(0))
+        if mass < LEAST_MASS and shift < _LEAST_SHIFT:
+            continue
+        u = mode.loc + z @ mode.scale_tril.T
+        if is_left_out(u) and is_left_out(follow(target, u, metric, rng)):
             where = target.space.describe(jnp.asarray(mode.loc.astype(own.dtype)), target.data)
             return (
                 f"another start ended in another mode, near {where}, which the flow leaves out (order the labels if "

@@ -53,12 +53,14 @@ class Rung(NamedTuple):
         history: "elbo" and "good", one number a step.
         sentence: what was done.
         failed: a sentence where the fit failed, else None.
+        missed: a sentence where there are modes that nothing was fitted to, else None.
     """
 
     flow: Any
     history: dict[str, np.ndarray]
     sentence: str
-    failed: str | None
+    failed: str | None = None
+    missed: str | None = None
 
 
 def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generator, n: int = 1000) -> np.ndarray:
@@ -83,7 +85,7 @@ def gaussian_rung(
     the weights will ask for, and its steps have no noise at the end.
 
     Returns:
-        (the modes that starts ended in, the best first; what was done, its flow None; failed where there are more).
+        (the modes that starts ended in, the best first; what was done, its flow None).
     """
     fit_key, judge_key, else_key = split_on_host(key, 3)
 
@@ -125,11 +127,11 @@ def gaussian_rung(
     sentence = (
         f"full-rank Gaussian: ELBO {fitted.elbo.max():.2f} after {done} steps, the best of {len(fitted.elbo)} fits"
     )
-    failed = None
+    missed = None
     if modes.far:
         sentence += f", which ended in {len(modes.elbo)} modes"
-        failed = None if scouts is None else unseen(target, scouts, modes, fitted.small, tried)
-    return modes, Rung(None, result.history, sentence, failed)
+        missed = None if scouts is None else unseen(target, scouts, modes, fitted.small, tried)
+    return modes, Rung(None, result.history, sentence, missed=missed)
 
 
 def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n: int = 10_000) -> np.ndarray | None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.ladder._modes import APART, LEFT_OUT, Fitted
+from thalweg.ladder._modes import APART, LEAST_MASS, LEFT_OUT, Fitted
 from thalweg.targets import Target, log_density_of_rows, value_and_score_of_rows
 
 _SCOUTS, _STEPS = 128, 60
@@ -13,7 +13,6 @@ _SCALES = np.array([0.05, 0.5, 1.0, 5.0, 50.0])
 """Of the points that scouts begin at, in [-2, 2]^d: from 0.1 to 100."""
 _FASTER, _SLOWER, _FIRST, _LONGEST = 1.3, 0.5, 0.1, 100.0
 _SPREAD = 1.5
-_LEAST_UNSEEN = 0.01
 
 
 class Scouts(NamedTuple):
@@ -83,7 +82,7 @@ def unseen(target: Target, scouts: Scouts, modes: Fitted, small: Fitted, tried: 
     volume = float(np.median(modes.elbo - peaks))
     each = float(np.mean(np.exp(scouts.log_p[left] + volume - modes.elbo.max())))
     mass = number * each / (number * each + float(np.exp(modes.elbo - modes.elbo.max()).sum()))
-    if mass < _LEAST_UNSEEN:
+    if mass < LEAST_MASS:
         return None
     return (
         f"points that went uphill ended in places that are left out, of which there may be {number:,.0f} with "

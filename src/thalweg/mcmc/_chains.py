@@ -1,5 +1,6 @@
 """Many chains at once: proposals from a flow, or Hamiltonian ones in its latent space."""
 
+import time
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -24,18 +25,21 @@ from thalweg.targets import Target
 _WARM_UP, _THIN = 300, 5
 
 
-class Chains(NamedTuple):
-    """What chains leave.
+class Bounds(NamedTuple):
+    """What bounds a run of chains, and where it speaks.
 
     Attributes:
-        draws: (chains, n, d), in unconstrained coordinates.
-        acceptance: the mean chance that a proposal had.
-        status: why the run stopped.
+        progress: the bar.
+        deadline: a `time.monotonic()` to be ready by, or None.
     """
 
-    draws: np.ndarray
-    acceptance: float
-    status: Status
+    progress: Progress
+    deadline: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no time left."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
 
 class _State(NamedTuple):
@@ -50,7 +54,7 @@ class AbstractChains(AbstractJittedProcess[_State]):
 
     target: eqx.AbstractVar[Target]
     flow: eqx.AbstractVar[Any]
-    thin: eqx.AbstractVar[int]
+    thin: eqx.AbstractVar[Array]
     records: ClassVar[tuple[str, ...]] = ("elbo", "acceptance")
 
     def review(
@@ -68,7 +72,7 @@ class IndependenceChains(AbstractChains):
 
     target: Target
     flow: AbstractSampler
-    thin: int = eqx.field(static=True)
+    thin: Array
     chunk: int = eqx.field(static=True, default=50)
 
     def step(self, state: _State, key: PRNGKeyArray, index: Array) -> tuple[_State, dict[str, Scalar]]:
@@ -91,7 +95,7 @@ class LatentChains(AbstractChains):
     target: Target
     flow: Transformed
     tuning: Tuning
-    thin: int = eqx.field(static=True)
+    thin: Array
     chunk: int = eqx.field(static=True, default=10)
 
     def step(self, state: _State, key: PRNGKeyArray, index: Array) -> tuple[_State, dict[str, Scalar]]:
@@ -123,12 +127,42 @@ def _start_latent(flow: Transformed, target: Target, u: Array, key: PRNGKeyArray
     return jax.vmap(lambda z: start_hamiltonian(log_density, z))(positions), tuning
 
 
-def _run(process: AbstractChains, chains: Any, n: int, key: PRNGKeyArray, name: str, progress: Progress) -> Chains:
+class Chains(NamedTuple):
+    """What chains leave, and what it takes to go on.
+
+    Attributes:
+        draws: (chains, n, d), in unconstrained coordinates.
+        acceptance: the mean chance that a proposal had.
+        name: of the run, in the bar.
+        process: their steps, of which each `thin`-th is kept.
+        state: where they stand.
+    """
+
+    draws: np.ndarray
+    acceptance: float
+    name: str
+    process: AbstractChains
+    state: Any
+
+    def longer(self, key: PRNGKeyArray, bounds: Bounds) -> "Chains":
+        """As many draws of chains twice as long: every other one of these, and as many new ones, twice as far apart."""
+        n = self.draws.shape[1]
+        process = eqx.tree_at(lambda p: p.thin, self.process, 2 * self.process.thin)
+        more = _run(process, self.state, n, n // 2, key, f"{self.name}, longer", bounds)
+        return more._replace(draws=np.concatenate([self.draws[:, n % 2 :: 2], more.draws], axis=1), name=self.name)
+
+
+def _run(
+    process: AbstractChains, chains: Any, room: int, n: int, key: PRNGKeyArray, name: str, bounds: Bounds
+) -> Chains:
+    """Chains of `n` draws, fewer if there is no time; `room` for as many as ever, so that nothing compiles again."""
     count, d = jax.tree.leaves(chains)[0].shape[0], process.target.size
-    state = _State(chains, jnp.zeros((n, count, d)))
-    result = run(process, state, key, steps=n * process.thin, name=name, progress=progress, quantity="log p")
-    draws = np.swapaxes(np.asarray(result.state.draws), 0, 1)
-    return Chains(draws, float(result.history["acceptance"].mean()), result.status)
+    state, thin = _State(chains, jnp.zeros((room, count, d))), int(process.thin)
+    progress, deadline = bounds
+    found = run(process, state, key, steps=n * thin, name=name, progress=progress, deadline=deadline, quantity="log p")
+    kept = len(found.history["acceptance"]) // thin
+    draws = np.swapaxes(np.asarray(found.state.draws)[:kept], 0, 1)
+    return Chains(draws, float(found.history["acceptance"].mean()), name, process, found.state.chains)
 
 
 def independence_chains(
@@ -137,11 +171,11 @@ def independence_chains(
     start: tuple[np.ndarray, np.ndarray],
     n: int,
     key: PRNGKeyArray,
-    progress: Progress,
+    bounds: Bounds,
 ) -> Chains:
     r"""Independence Metropolis-Hastings: a draw u' of the flow is taken with chance min(1, w(u') / w(u)), w = p / q.
 
-    Every fifth state is kept. Sources: Tierney 1994; BlackJAX (Cabezas et al. 2024) for the kernel.
+    Every fifth state is kept at first. Sources: Tierney 1994; BlackJAX (Cabezas et al. 2024) for the kernel.
 
     Args:
         flow: what proposes.
@@ -149,14 +183,15 @@ def independence_chains(
         start: points, (chains, d), and log q (or its extended term) there, (chains,).
         n: states to keep of each chain.
         key: of all randomness.
-        progress: the bar.
+        bounds: its bar and deadline.
     """
     chains = _start_independence(target, *map(jnp.asarray, start))
-    return _run(IndependenceChains(target=target, flow=flow, thin=_THIN), chains, n, key, "independence", progress)
+    process = IndependenceChains(target=target, flow=flow, thin=jnp.asarray(_THIN))
+    return _run(process, chains, n, n, key, "independence", bounds)
 
 
 def latent_chains(
-    flow: AbstractSampler, target: Target, start: np.ndarray, n: int, key: PRNGKeyArray, progress: Progress
+    flow: AbstractSampler, target: Target, start: np.ndarray, n: int, key: PRNGKeyArray, bounds: Bounds
 ) -> Chains:
     r"""NeuTra: Hamiltonian Monte Carlo on z with density p(f(z)) |det f'(z)|, f the flow's map.
 
@@ -169,7 +204,7 @@ def latent_chains(
         start: points, (chains, d).
         n: states to keep of each chain.
         key: of all randomness.
-        progress: the bar.
+        bounds: its bar and deadline.
 
     Raises:
         ValueError: if the flow is not a base pushed through a bijection.
@@ -179,5 +214,5 @@ def latent_chains(
         raise ValueError(requirement("flow", must, type(flow).__name__, 'use method="imh"'))
     tune_key, run_key = jax.random.split(key)
     chains, tuning = _start_latent(flow, target, jnp.asarray(start), tune_key)
-    process = LatentChains(target=target, flow=flow, tuning=tuning, thin=1)
-    return _run(process, chains, n, run_key, "latent chains", progress)
+    process = LatentChains(target=target, flow=flow, tuning=tuning, thin=jnp.asarray(1))
+    return _run(process, chains, n, n, run_key, "latent chains", bounds)

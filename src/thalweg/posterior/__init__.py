@@ -4,6 +4,7 @@ from thalweg.posterior._arviz import from_datatree, preload
 from thalweg.posterior._compare import Compared, Comparison, compare
 from thalweg.posterior._draws import WeighedDraws, draw_and_score, rehearse, score, weigh
 from thalweg.posterior._estimates import Bound, Estimate
+from thalweg.posterior._leak import follow, metric_of
 from thalweg.posterior._make import load, make_posterior
 from thalweg.posterior._posterior import Posterior, WeightedDraws
 from thalweg.posterior._verdict import LARGEST_RHAT, Verdict, judge
@@ -20,10 +21,12 @@ __all__ = [
     "WeightedDraws",
     "compare",
     "draw_and_score",
+    "follow",
     "from_datatree",
     "judge",
     "load",
     "make_posterior",
+    "metric_of",
     "preload",
     "rehearse",
     "score",

@@ -1,4 +1,4 @@
-"""Whether the target's own chains, started at the corrected draws, stay where the flow has density."""
+"""Mass that the draws do not see: where chains of the target's own lead to, and beyond what their precision holds."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,10 @@ import numpy as np
 
 from thalweg._core import PRNGKeyArray, numpy_rng
 from thalweg.distributions import AbstractAuxiliaryDistribution, AbstractSampler
-from thalweg.posterior._draws import score
+from thalweg.posterior._draws import constrain, score
 from thalweg.targets import Target, value_and_score_of_rows
 
+_MOST_AT_ENDS = 1e-3
 _CHAINS, _ROUNDS, _MORE_ROUNDS, _LEAPS = 400, 16, 64, 4
 _LEAST_LOOKS, _MOST_LOOKS = 2, 10
 """So many times 400 chains: the fewest where next to none is lost; the most where a few are."""
@@ -25,6 +26,20 @@ class Corrected(NamedTuple):
     share: np.ndarray
     log_p: np.ndarray
     log_q: np.ndarray
+
+
+def at_an_end(target: Target, u: np.ndarray, share: np.ndarray) -> str | None:
+    """A sentence where corrected draws are as near to a bound as their precision can hold: what lies nearer is lost."""
+    for name in target.space.with_ends:
+        values = constrain(target.space, target.data, u)[name]
+        rate = float(share @ target.space.at_end(name, values))
+        if rate > _MOST_AT_ENDS:
+            remedy = "use float64, or measure" if values.dtype == np.float32 else "measure"
+            return (
+                f"`{name}` is within one rounding of a bound at {rate:.1%} of the draws, and {values.dtype} cannot "
+                f"tell what lies nearer: {remedy} it from that bound (1 - x for x)"
+            )
+    return None
 
 
 def missed_mass(
@@ -56,7 +71,7 @@ def missed_mass(
     rng, dtype = numpy_rng(key), jnp.result_type(float)
     rounds = _MORE_ROUNDS if doubtful else _ROUNDS
     u, share = np.asarray(drawn.u, float), drawn.share
-    metric = _metric(u, share)
+    metric = metric_of(u, share)
     before = np.asarray(drawn.log_p, float) - np.asarray(drawn.log_q, float) - log_evidence
     lost, rate, noise, highest, farthest = 0, 0.0, 0.0, -np.inf, u[0]
     for looks in range(1, _MOST_LOOKS + 1):
@@ -83,8 +98,14 @@ def missed_mass(
     )
 
 
-def _metric(u: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """The Cholesky factor of the corrected draws' covariance."""
+def follow(target: Target, u: np.ndarray, metric: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Where chains that follow the log density lead from `u`, (n, d), in 64 rounds; `u` where they cannot."""
+    moved = _leapfrog_chains(target, u, metric, rng, _MORE_ROUNDS)
+    return u if moved is None else moved[0]
+
+
+def metric_of(u: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """The Cholesky factor of the covariance of draws, (n, d), with shares of sum 1."""
     centred = u - share @ u
     covariance = (share[:, None] * centred).T @ centred
     scale = np.sqrt(np.maximum(np.diagonal(covariance), np.finfo(float).tiny))

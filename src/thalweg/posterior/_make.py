@@ -9,14 +9,13 @@ from thalweg._core import FileError, Seed, as_key, precision, read_file, require
 from thalweg.diagnostics import all_but_even, khat_threshold, log_mean_exp, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.posterior._citation import package_versions
-from thalweg.posterior._draws import WeighedDraws, constrain, weigh
+from thalweg.posterior._draws import WeighedDraws, weigh
 from thalweg.posterior._estimates import Estimate
-from thalweg.posterior._leak import Corrected, missed_mass
+from thalweg.posterior._leak import Corrected, at_an_end, missed_mass
 from thalweg.posterior._posterior import KIND, POOL, SAVED, Posterior, complaint_of
 from thalweg.posterior._verdict import Verdict, judge
 from thalweg.targets import Target, check_same_target, describe_target
 
-_MOST_AT_ENDS = 1e-3
 _FINEST = 0.25
 """Nats: rounding of the log density by more than this blurs the weights."""
 
@@ -63,7 +62,7 @@ def make_posterior(
         own = np.exp(log_q - log_proposal)
         evidence = Estimate(*log_mean_exp(raw))
         smoothed = psis(raw)
-        failed = failed or _at_an_end(target, weighed.u, np.exp(smoothed.log_weights))
+        failed = failed or at_an_end(target, weighed.u, np.exp(smoothed.log_weights))
         if not (failed or missed_mode):
             drawn = Corrected(weighed.u, np.exp(smoothed.log_weights), log_p, log_q)
             doubtful = bool(smoothed.khat >= khat_threshold(len(raw)) and all_but_even(raw))
@@ -91,20 +90,6 @@ def make_posterior(
         name,
         describe_target(target),
     )
-
-
-def _at_an_end(target: Target, u: np.ndarray, share: np.ndarray) -> str | None:
-    """A sentence where corrected draws are as near to a bound as their precision can hold: what lies nearer is lost."""
-    for name in target.space.with_ends:
-        values = constrain(target.space, target.data, u)[name]
-        rate = float(share @ target.space.at_end(name, values))
-        if rate > _MOST_AT_ENDS:
-            remedy = "use float64, or measure" if values.dtype == np.float32 else "measure"
-            return (
-                f"`{name}` is within one rounding of a bound at {rate:.1%} of the draws, and {values.dtype} cannot "
-                f"tell what lies nearer: {remedy} it from that bound (1 - x for x)"
-            )
-    return None
 
 
 def _unresolved(log_p: np.ndarray) -> str | None:

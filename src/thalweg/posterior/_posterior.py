@@ -1,15 +1,28 @@
 """What every door leads to."""
 
+import contextlib
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Seed, as_key, check_positive_int, numpy_rng, precision, requirement, split_on_host, write_file
+from thalweg._core import (
+    Seed,
+    as_key,
+    check_positive,
+    check_positive_int,
+    numpy_rng,
+    precision,
+    requirement,
+    split_on_host,
+    write_file,
+)
 from thalweg.diagnostics import SummaryRow, psis, summarise
 from thalweg.distributions import AbstractAuxiliaryDistribution, AbstractSampler
+from thalweg.mcmc import Bounds
 from thalweg.posterior import _draws
 from thalweg.posterior._arviz import to_datatree
 from thalweg.posterior._citation import CITATION
@@ -302,13 +315,15 @@ class Posterior:
         n: int = POOL,
         chains: int = 16,
         seed: Seed = 0,
-        progress: bool = True,
+        budget: float | None = None,
+        progress: bool | Progress = True,
     ) -> "Posterior":
         r"""The same posterior with draws from Markov chains, exact in the long run whatever the flow.
 
-        The chains start at corrected draws. Their draws are then what `resample`, `summary` and `to_arviz` give; the
-        verdict rests on R-hat and effective sizes, the evidence (for a flow with a density) on the bridge between the
-        flow's draws and theirs.
+        The chains start at corrected draws, and run twice as long again and again until R-hat is at most 1.01 and a
+        fifth of their draws, or 2000, are effective; 32 times as long at most. Their draws are then what `resample`,
+        `summary` and `to_arviz` give; the verdict rests on R-hat and effective sizes, the evidence (for a flow with a
+        density) on the bridge between the flow's draws and theirs.
 
         Args:
             method: "imh", independence Metropolis-Hastings with the flow as proposal: cheap, for a flow that covers the
@@ -317,20 +332,24 @@ class Posterior:
             n: draws to keep, of all chains together.
             chains: how many.
             seed: an int or a JAX key.
-            progress: whether to draw a bar on standard error.
+            budget: seconds for the chains; None for no bound.
+            progress: whether to draw a bar on standard error, or a bar that is there already.
 
         Raises:
-            ValueError: for an unknown method, a flow that it cannot use, or a posterior without its target.
+            ValueError: for an unknown method, a budget that is not positive, a flow that it cannot use, or a posterior
+                without its target.
             Interrupted: (a KeyboardInterrupt) on a signal.
 
         Sources: Tierney 1994 (imh); Hoffman et al. 2019 (neutra), 2021 (its adaptation); Meng and Wong 1996 (bridge).
         """
         target = self._require_target("refine")
         n, chains = check_positive_int("n", n), check_positive_int("chains", chains)
-        with precision(self.dtype), Progress(show=progress) as bar:
+        deadline = None if budget is None else time.monotonic() + check_positive("budget", budget, " of seconds")
+        bar_of = contextlib.nullcontext(progress) if isinstance(progress, Progress) else Progress(show=progress)
+        with precision(self.dtype), bar_of as bar:
             start_key, run_key, judge_key = split_on_host(as_key(seed), 3)
             start, _ = self._resample_rows(target, chains, start_key)
-            found = run_chains(self.flow, target, start, method, -(-n // chains), run_key, bar)
+            found = run_chains(self.flow, target, start, method, -(-n // chains), run_key, Bounds(bar, deadline))
             verdict, evidence = judge_refined(self.flow, target, found, self.verdict, judge_key)
         return dataclasses.replace(
             self,

@@ -7,17 +7,17 @@ import numpy as np
 from thalweg._core import PRNGKeyArray, check_choice, split_on_host
 from thalweg.diagnostics import bridge
 from thalweg.distributions import AbstractDistribution, AbstractSampler, Transformed
-from thalweg.mcmc import Chains, independence_chains, latent_chains
+from thalweg.mcmc import Bounds, Chains, independence_chains, latent_chains
 from thalweg.posterior._draws import WeighedDraws, draw_and_score, score
 from thalweg.posterior._estimates import Estimate
-from thalweg.posterior._leak import Corrected, missed_mass
-from thalweg.posterior._verdict import Verdict, judge_chains, refused
-from thalweg.run import Progress
+from thalweg.posterior._leak import Corrected, at_an_end, missed_mass
+from thalweg.posterior._verdict import LARGEST_RHAT, Verdict, convergence, judge_chains, refused
 from thalweg.targets import Target, log_density_of_rows
 
 _METHODS = ("imh", "neutra")
 _NAMES = {"imh": "independence Metropolis-Hastings", "neutra": "Hamiltonian Monte Carlo in the flow's latent space"}
 _BRIDGE_DRAWS = 10_000
+_MOST_DOUBLINGS, _ENOUGH, _ENOUGH_SHARE = 5, 2000, 0.2
 _DOUBTFUL = 0.7
 
 
@@ -35,21 +35,37 @@ def run_chains(
     method: str | None,
     length: int,
     key: PRNGKeyArray,
-    progress: Progress,
+    bounds: Bounds,
 ) -> Refined:
-    """Chains from `start`, `length` draws of each.
+    """Chains from `start`, `length` draws of each, run twice as long again and again until the draws are good enough.
+
+    That is R-hat 1.01 and an effective size of a fifth of the draws, and of 2000 at most; a few times, or for as long
+    as there is time.
 
     Raises:
         ValueError: for an unknown method, or a flow that it cannot use.
     """
     method = method or ("neutra" if isinstance(flow, Transformed) else "imh")
     check_choice("method", method, _METHODS)
+    first_key, *more_keys = split_on_host(key, 1 + _MOST_DOUBLINGS)
     if method == "imh":
-        chains = independence_chains(flow, target, (start.u, start.log_q), length, key, progress)
+        chains = independence_chains(flow, target, (start.u, start.log_q), length, first_key, bounds)
     else:
-        chains = latent_chains(flow, target, start.u, length, key, progress)
-    sentence = f"{_NAMES[method]}: {len(start.u)} chains of {length} draws, acceptance {chains.acceptance:.0%}"
+        chains = latent_chains(flow, target, start.u, length, first_key, bounds)
+    for more_key in more_keys:
+        if bounds.is_over or _is_enough(chains.draws):
+            break
+        chains = chains.longer(more_key, bounds)
+    sentence = (
+        f"{_NAMES[method]}: {len(start.u)} chains of {chains.draws.shape[1]} draws, every {int(chains.process.thin)} "
+        f"steps, acceptance {chains.acceptance:.0%}"
+    )
     return Refined(chains, sentence)
+
+
+def _is_enough(draws: np.ndarray) -> bool:
+    worst, ess = convergence(draws)
+    return worst <= LARGEST_RHAT and ess >= min(_ENOUGH, _ENOUGH_SHARE * draws[..., 0].size)
 
 
 def judge_refined(
@@ -60,15 +76,18 @@ def judge_refined(
     own_key, leak_key = split_on_host(key, 2)
     own, log_q = draw_and_score(flow, own_key, _BRIDGE_DRAWS)
     verdict = judge_chains(draws, np.asarray(own, float), before.khat, missed_mode=before.missed_mode)
+    rows = draws.reshape(-1, draws.shape[-1])
+    shares = np.full(len(rows), 1 / len(rows))
+    if lost := at_an_end(target, rows, shares):
+        verdict = refused(verdict, lost)
     if not isinstance(flow, AbstractDistribution) or not verdict.ess > 1:
         return verdict, None
-    rows = draws.reshape(-1, draws.shape[-1])
     log_p, log_q_there = (np.asarray(x, float) for x in (log_density_of_rows(target, rows), score(flow, rows)))
     of_q = np.asarray(log_density_of_rows(target, own), float) - log_q
     evidence = Estimate(*bridge(np.where(np.isnan(of_q), -np.inf, of_q), log_p - log_q_there, verdict.ess))
     if verdict.ok:
         # chains that a flow proposes for stay where it has density, and agree with one another there
-        even = Corrected(rows, np.full(len(rows), 1 / len(rows)), log_p, log_q_there)
+        even = Corrected(rows, shares, log_p, log_q_there)
         failed = missed_mass(flow, target, even, evidence.value, leak_key, doubtful=before.khat >= _DOUBTFUL)
         verdict = refused(verdict, failed) if failed else verdict
     return verdict, evidence

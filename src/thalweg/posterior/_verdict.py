@@ -110,6 +110,13 @@ def judge(
     return Verdict(ok, raw_ok, khat, ess, n, tuple(reasons), tuple(advice), missed_mode=missed_mode)
 
 
+def convergence(chains: np.ndarray) -> tuple[float, float]:
+    """(the largest R-hat, the least of bulk and tail effective sizes) of all coordinates of chains, (chains, n, d)."""
+    columns = np.moveaxis(np.asarray(chains, float), -1, 0)
+    worst = float(np.max([rhat(c) for c in columns]))
+    return worst, float(np.min([min(bulk_ess(c), tail_ess(c)) for c in columns]))
+
+
 def judge_chains(chains: np.ndarray, own: np.ndarray, khat: float, *, missed_mode: str | None = None) -> Verdict:
     """The verdict from chains that leave the target as it is.
 
@@ -122,16 +129,14 @@ def judge_chains(chains: np.ndarray, own: np.ndarray, khat: float, *, missed_mod
         khat: of the flow's weights.
         missed_mode: a sentence on a mode that the flow leaves out, where chains begun at its draws will not go either.
     """
-    columns = np.moveaxis(np.asarray(chains, float), -1, 0)
-    worst = float(np.max([rhat(c) for c in columns]))
-    ess = float(np.min([min(bulk_ess(c), tail_ess(c)) for c in columns]))
+    worst, ess = convergence(chains)
     reasons = [missed_mode] if missed_mode else []
     if not worst <= LARGEST_RHAT:
         reasons.append(f"the chains disagree (R-hat {worst:.3f}, at most {LARGEST_RHAT} is reliable)")
     if not ess >= _LEAST_CHAIN_ESS:
         reasons.append(f"only {ess:.0f} of the chains' draws are effective")
     advice = (_REFINE_FURTHER,) if len(reasons) > (missed_mode is not None) else ()
-    pooled = np.concatenate([columns.reshape(len(columns), -1).T, own])
+    pooled = np.concatenate([np.asarray(chains, float).reshape(-1, chains.shape[-1]), own])
     ours = np.arange(len(pooled)) >= len(pooled) - len(own)
     shift, ratio = _movement(pooled, np.where(ours, -np.inf, 0.0), ours.astype(float))
     raw_ok = not reasons and shift <= _LARGEST_SHIFT and abs(math.log(ratio)) <= math.log(_LARGEST_RATIO)

@@ -1,8 +1,8 @@
 """Targets with known answers: evidence, exact draws, modes."""
 
+from thalweg.problems._modes import gmm40, lattice, many_well, ring
 from thalweg.problems._problem import Problem
 from thalweg.problems._smooth import banana, correlated_gaussian, funana, funnel, gaussian, student_t
-from thalweg.problems._modes import gmm40, lattice, many_well, ring
 
 __all__ = [
     "Problem",

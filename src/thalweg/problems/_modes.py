@@ -31,7 +31,7 @@ def _normals(name: str, centers: np.ndarray, scale: float) -> Problem:
 
 def lattice(modes: int = 9) -> Problem:
     """9 (or 16) normals of sd 0.25 on a square lattice over [-2, 2]^2 (or [-3, 3]^2). Source: Caterini et al. 2020."""
-    side, end = {9: (3, 2.0), 16: (4, 3.0)}[check_choice("modes", modes, (9, 16))]
+    side, end = {"9": (3, 2.0), "16": (4, 3.0)}[check_choice("modes", str(modes), ("9", "16"))]
     points = np.linspace(-end, end, side)
     return _normals(f"lattice-{modes}", np.array(list(itertools.product(points, points))), 0.25)
 
@@ -43,9 +43,9 @@ def gmm40() -> Problem:
 
 
 def many_well(size: int = 32, *, rotated: bool = False) -> Problem:
-    """size / 2 independent double wells, exp(0.5 x + 6 x^2 - x^4 - 0.5 y^2), also turned by a fixed random rotation.
+    """Size / 2 independent double wells, exp(0.5 x + 6 x^2 - x^4 - 0.5 y^2), also turned by a fixed random rotation.
 
-    2^(size / 2) modes, of masses 0.2 and 0.8 to the powers of their signs. Source: Noe et al. 2019; Midgley et al. 2023.
+    2^(size / 2) modes, of masses 0.2 and 0.8 to the powers of their signs. Noe et al. 2019; Midgley et al. 2023.
     """
     wells = size // 2
     turn = np.linalg.qr(np.random.default_rng(0).standard_normal((size, size)))[0] if rotated else np.eye(size)

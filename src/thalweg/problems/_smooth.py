@@ -41,7 +41,7 @@ def banana() -> Problem:
 
 
 def funana(size: int = 10) -> Problem:
-    """x_0 ~ N(0, 10^2), x_1 ~ N(0, 3^2), the others N(0.03 (x_0^2 - 100), exp(x_1 / 2)) (an sd). Agrawal, Domke 2024."""
+    """x_0 ~ N(0, 10^2), x_1 ~ N(0, 3^2), the others N(0.03 (x_0^2 - 100), exp(x_1 / 2)). Agrawal, Domke 2024."""
 
     def log_density(p: dict[str, Array]) -> Scalar:
         x = p["x"]

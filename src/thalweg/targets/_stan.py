@@ -103,17 +103,20 @@ class _Program:
             shapes: of one point's results.
         """
         first = rows[0]
+        arguments, treedef = jax.tree.flatten((rows, data or {}))
+        dtypes = [x.dtype for x in arguments]
 
-        def on_host(rows: Any, data: Any) -> tuple[np.ndarray, ...]:
-            given = {n: np.asarray(x) for n, x in (data or {}).items()}
-            axes = np.ndim(rows[0]) - first.ndim
-            parts = [np.asarray(x) for x in rows]
-            found = self._by_data(compute, parts, given, axes)
+        def on_host(*bits: Any) -> tuple[np.ndarray, ...]:
+            arrays = [_from_bits(np.asarray(x), dtype) for x, dtype in zip(bits, dtypes, strict=True)]
+            parts, given = jax.tree.unflatten(treedef, arrays)
+            axes = parts[0].ndim - first.ndim
+            found = self._by_data(compute, list(parts), given, axes)
             with np.errstate(over="ignore"):
-                return tuple(x.astype(first.dtype) for x in found)
+                return tuple(_host_bits(x.astype(first.dtype)) for x in found)
 
-        results = tuple(jax.ShapeDtypeStruct(s, first.dtype) for s in shapes)
-        return jax.pure_callback(on_host, results, rows, data, vmap_method="expand_dims")
+        results = tuple(jax.ShapeDtypeStruct(*_form_of_bits(s, first.dtype)) for s in shapes)
+        bits = jax.pure_callback(on_host, results, *map(_to_bits, arguments), vmap_method="expand_dims")
+        return tuple(jax.lax.bitcast_convert_type(x, first.dtype) for x in bits)
 
     def _by_data(
         self, compute: Callable[..., Any], rows: list[np.ndarray], data: dict[str, np.ndarray], axes: int
@@ -159,6 +162,26 @@ class _Program:
         """The inverse of `as_dict`, for the parameters."""
         arrays = [jnp.asarray(params[q.name], jnp.result_type(float)) for q in self.of_kind(_PARAMETERS)]
         return jnp.concatenate([x.transpose().ravel() for x in arrays])
+
+
+# JAX may run a callback in a thread of its own, where the float64 of this one is not known and every float64 argument
+# and result would be rounded to float32: they travel as pairs of whole numbers.
+
+
+def _to_bits(x: Array) -> Array:
+    return jax.lax.bitcast_convert_type(x, jnp.uint32) if x.dtype == np.float64 else x
+
+
+def _from_bits(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return np.ascontiguousarray(x).view(dtype)[..., 0] if dtype == np.float64 else x
+
+
+def _host_bits(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x[..., None]).view(np.uint32) if x.dtype == np.float64 else x
+
+
+def _form_of_bits(shape: Shape, dtype: np.dtype) -> tuple[Shape, Any]:
+    return ((*shape, 2), np.uint32) if dtype == np.float64 else (shape, dtype)
 
 
 def _double(x: np.ndarray) -> np.ndarray:
