@@ -103,7 +103,7 @@ class Climb:
             # the second look is at other draws: one lucky set of weights is not enough
             if alone.verdict.ok and look.is_good():
                 return alone
-        if alone is not None and alone.verdict.missed_mode:
+        if alone is not None and alone.verdict.missed_mode and modes.far:
             return self._refined(self._mixture(modes.gaussians, gaussian, finish, flow_key), refine_key)
         taken += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
         start = make_flow(self._richer, size, **best._asdict(), seed=flow_key)
@@ -186,8 +186,7 @@ class Climb:
         rehearsed()
         posterior = finish(rung, *taken, rung.sentence)
         look = _Look.at(posterior.log_weights)
-        # chains, the next rung, are quicker where the flow covers most
-        good = look.share > _GOOD_SHARE and (posterior.verdict.ok or self.settings["flow"] == "auto")
+        good = posterior.verdict.ok and look.share > _GOOD_SHARE
         if good or self.settings["steps"] or rung.failed or self.budget.is_over:
             return posterior
         more = flow_rung(process, rung.flow, f"{name}, further", second_key, self.budget, steps=_FURTHER_STEPS)
