@@ -79,3 +79,10 @@ def test_more_modes_than_can_be_found_are_told_of():
     posterior = tw.infer(tw.from_function(log_density, {"x": tw.real(12)}), steps=100, progress=False)
     assert not posterior.verdict.ok
     assert "ended in places that are left out" in str(posterior.verdict)
+
+
+def test_a_flat_place_is_no_mode():
+    """A density that is flat on a box and -inf outside has no way uphill."""
+    target = tw.from_function(lambda p: jnp.where((jnp.abs(p["x"]) < 1).all(), 0.0, -jnp.inf), {"x": tw.real(2)})
+    points = np.random.default_rng(0).uniform(-2, 2, (128, 2))
+    assert not np.isfinite(send_scouts(target, points).log_p).any()

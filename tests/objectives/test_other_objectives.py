@@ -11,7 +11,7 @@ from scipy import stats
 import thalweg as tw
 from thalweg.bijections import Affine, Coupling, TriangularAffine
 from thalweg.bijections import AffineTransformer as AffineMap
-from thalweg.distributions import StandardNormal, Transformed
+from thalweg.distributions import Mixture, StandardNormal, Transformed
 from thalweg.fit import Fit
 from thalweg.objectives import Annealing, ForwardKL, ImportanceWeighted, Renyi, ReverseKL
 from thalweg.run import run
@@ -57,6 +57,27 @@ def test_the_doubly_reparametrised_gradient_is_the_plain_one_with_less_noise():
     assert np.all(np.abs(doubly.mean(1) - plain.mean(1)) < 5 * error)
     assert np.any(np.abs(doubly.mean(1)) > 5 * error)
     assert np.all(doubly.var(1) < 0.3 * plain.var(1))
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ReverseKL(TARGET, path=False),
+        ReverseKL(TARGET),
+        ImportanceWeighted(TARGET, 4, doubly=False),
+        ImportanceWeighted(TARGET, 4),
+        Renyi(TARGET, 0.5),
+    ],
+    ids=lambda o: type(o).__name__,
+)
+def test_the_weights_of_a_mixture_are_left_alone(objective):
+    """No gradient passes through the choice of a component: what passes through the density alone is wrong."""
+    flow = Mixture([_normal(-1.0), _normal(2.0, 0.5)], [0.3, 0.7])
+    slopes = eqx.filter_grad(lambda f: objective(f, jax.random.key(0))[0])(flow)
+    np.testing.assert_array_equal(slopes.logits, 0.0)
+    assert np.any(np.asarray(jax.tree.leaves(slopes.components)[0]) != 0)
+    slopes = eqx.filter_grad(lambda f: ForwardKL(np.array([[2.0], [2.1]]))(f, jax.random.key(0))[0])(flow)
+    assert slopes.logits[0] > 0 > slopes.logits[1]
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5, 0.0, -0.5])

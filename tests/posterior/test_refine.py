@@ -1,5 +1,7 @@
 """Chains: they have the target's moments where the flow has not, and know its evidence."""
 
+import re
+
 import arviz_stats
 import jax
 import jax.numpy as jnp
@@ -144,7 +146,22 @@ def test_chains_that_disagree_are_not_trusted():
     assert "another mode" in str(judge_chains(rng.standard_normal((8, 500, 2)), own, 0.1, missed_mode="another mode"))
 
 
+def test_chains_run_until_their_draws_are_enough(gaussian):
+    """A proposal that is mostly refused: the chains go on, twice as long at a time, and keep as many draws."""
+    short = gaussian.refine("imh", n=9600, budget=1e-3, progress=False)
+    assert len(short.chains[0]) < 600
+    assert not short.verdict.ok
+    long = gaussian.refine("imh", n=9600, progress=False)
+    assert long.chains.shape == (16, 600, 3)
+    every = int(re.search(r"every (\d+) steps", long.steps_taken[-1])[1])
+    assert every > 5
+    assert every % 5 == 0
+    assert long.verdict.ess > 1900 or every == 160
+
+
 def test_messages(gaussian):
+    with pytest.raises(ValueError, match=r"`budget` must be a positive number of seconds, got -1.0"):
+        gaussian.refine("imh", budget=-1.0, progress=False)
     with pytest.raises(ValueError, match="`method` must be one of imh, neutra"):
         gaussian.refine("nuts", progress=False)
     with pytest.raises(ValueError, match="`chains` must be"):

@@ -130,6 +130,30 @@ def test_single_precision_computes_in_double(schools):
     np.testing.assert_array_equal(value, np.float32(exact))
 
 
+TIGHT = """
+data { vector[3] y; }
+parameters { simplex[4] w; unit_vector[3] v; cov_matrix[2] s; cholesky_factor_corr[3] l; ordered[3] c; }
+model {
+  w ~ dirichlet(rep_vector(2.0, 4)); s ~ wishart(4, identity_matrix(2)); l ~ lkj_corr_cholesky(2);
+  c ~ normal(0, 2); y ~ normal(c, 1); target += dot_product(v, y);
+}
+"""
+
+
+@pytest.mark.slow
+def test_draws_in_single_precision_are_in_their_supports():
+    """Their sums are 1 within float32's rounding, not within Stan's 1e-8; and float64 without the process's flag."""
+    with jax.enable_x64(False):
+        target = from_stan(TIGHT, {"y": np.array([-1.0, 0.2, 1.9])})
+        for dtype in ("float32", "float64"):
+            posterior = tw.infer(target, "gaussian", dtype=dtype, progress=False)
+            assert np.isfinite(posterior.log_prob(posterior.sample(500))).all()
+            again = tw.infer(target, "realnvp", init=posterior.resample(500), steps=20, dtype=dtype, progress=False)
+            assert np.isfinite(again.log_evidence.value)
+            chains = again.refine("imh", n=160, budget=1.0, progress=False).chains
+            assert chains.dtype == dtype
+
+
 @pytest.mark.slow
 def test_data_are_leaves(schools):
     compute = eqx.filter_jit(lambda target, u: target.log_density(u))

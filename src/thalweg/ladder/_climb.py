@@ -164,7 +164,10 @@ class Climb:
         history = {k: np.concatenate([r.history[k] for r in rungs]) for k in rungs[0].history}
         failed = next((r.failed for r in rungs if r.failed), None)
         posterior = finish(Rung(mixture, history, fitted, failed), *taken, sentence, fitted)
-        return posterior if posterior.verdict.ok or not alone.verdict.ok else alone
+        if posterior.verdict.ok or (posterior.verdict.missed_mode is None and not alone.verdict.ok):
+            return posterior
+        # a flow may have left its mode for a neighbour
+        return alone
 
     def _process(self) -> Fit:
         return flow_process(

@@ -8,13 +8,13 @@ from scipy.special import logsumexp
 
 from thalweg._core import PRNGKeyArray, numpy_rng
 from thalweg.distributions import AbstractSampler
-from thalweg.posterior import draw_and_score, follow, metric_of, score
+from thalweg.posterior import POOL, draw_and_score, follow, metric_of, score
 from thalweg.targets import Target, log_density_of_rows
 
 APART, NATS, LEFT_OUT, _TOO_HIGH = 5.0, 5.0, 2.0, 5.0
 BEYOND = APART**2 / 2
 """Nats that a Gaussian loses over its reach."""
-LEAST_MASS, _LEAST_SHIFT = 0.01, 0.1
+LEAST_MASS, _LEAST_SHIFT, _FEWEST = 0.01, 0.1, 30
 _LOOKS = 100
 _DRAWS = 200
 
@@ -114,9 +114,10 @@ class Fitted(NamedTuple):
 
 
 def missed_mode(target: Target, flow: AbstractSampler, modes: Fitted, key: PRNGKeyArray) -> str | None:
-    """A sentence where the flow leaves out a mode that matters: the target's density there is 5 times too high for it.
+    """A sentence where the flow leaves out a mode that matters: too few of the draws that are weighed lie in it.
 
-    It matters where it holds more than 1 % of the mass, or moves a mean by more than 0.1 of the flow's sd; and where
+    That is, the target's density there is more than 5 times too high for it, and it would have fewer than 30 draws. A
+    mode matters where it holds more than 1 % of the mass, or moves a mean by more than 0.1 of the flow's sd; and where
     chains that follow the log density stay in it: from the neck of a funnel they lead back to the flow.
     """
     if not modes.far:
@@ -127,17 +128,18 @@ def missed_mode(target: Target, flow: AbstractSampler, modes: Fitted, key: PRNGK
     z = rng.standard_normal((_DRAWS, target.size))
     metric = metric_of(own.astype(float), np.full(len(own), 1 / len(own)))
 
-    def is_left_out(u: np.ndarray) -> bool:
+    def is_left_out(u: np.ndarray, mass: float) -> bool:
         u = u.astype(own.dtype)
-        return bool(np.median(log_density_of_rows(target, u) - score(flow, u)) - usual > np.log(_TOO_HIGH))
+        excess = float(np.median(log_density_of_rows(target, u) - score(flow, u))) - usual
+        return excess > float(np.log(max(_TOO_HIGH, POOL * mass / _FEWEST)))
 
     for mode, elbo in ((modes.gaussians[k], modes.elbo[k]) for k in modes.far):
-        mass = np.exp(min(float(elbo) - usual, 0.0))
+        mass = float(np.exp(min(elbo - usual, 0.0)))
         shift = mass * np.max(np.abs(mode.loc - own.mean(0)) / own.std(0))
         if mass < LEAST_MASS and shift < _LEAST_SHIFT:
             continue
         u = mode.loc + z @ mode.scale_tril.T
-        if is_left_out(u) and is_left_out(follow(target, u, metric, rng)):
+        if is_left_out(u, mass) and is_left_out(follow(target, u, metric, rng), mass):
             where = target.space.describe(jnp.asarray(mode.loc.astype(own.dtype)), target.data)
             return (
                 f"another start ended in another mode, near {where}, which the flow leaves out (order the labels if "

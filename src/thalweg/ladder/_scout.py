@@ -118,6 +118,7 @@ def _uphill(target: Target, points: np.ndarray) -> Scouts:
 
     u, step = points, np.full(points.shape, _FIRST)
     log_p, slope = look(u)
+    first = log_p
     for _ in range(_STEPS):
         new = u + step * np.sign(slope)
         new_log_p, new_slope = look(new)
@@ -125,5 +126,7 @@ def _uphill(target: Target, points: np.ndarray) -> Scouts:
         turned = slope * new_slope < 0
         step = np.where(taken & ~turned, np.minimum(step * _FASTER, _LONGEST), step * _SLOWER)
         u, slope, log_p = np.where(taken, new, u), np.where(taken, new_slope, slope), np.maximum(log_p, new_log_p)
+    # where there is no slope every point would be an end
+    log_p = np.where(log_p > first, log_p, -np.inf)
     order = np.argsort(-log_p)
     return Scouts(u[order], log_p[order])

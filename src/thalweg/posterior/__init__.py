@@ -6,11 +6,12 @@ from thalweg.posterior._draws import WeighedDraws, draw_and_score, rehearse, sco
 from thalweg.posterior._estimates import Bound, Estimate
 from thalweg.posterior._leak import follow, metric_of
 from thalweg.posterior._make import load, make_posterior
-from thalweg.posterior._posterior import Posterior, WeightedDraws
+from thalweg.posterior._posterior import POOL, Posterior, WeightedDraws
 from thalweg.posterior._verdict import LARGEST_RHAT, Verdict, judge
 
 __all__ = [
     "LARGEST_RHAT",
+    "POOL",
     "Bound",
     "Compared",
     "Comparison",

@@ -31,7 +31,8 @@ class Verdict:
         reasons: sentences, why.
         advice: sentences, what to do; empty where nothing needs doing.
         rhat: the largest R-hat of the chains that made the corrected draws; None where weights did.
-        missed_mode: a sentence on a mode, or a part of one, that the flow is known to leave out, one of `reasons`; or None.
+        missed_mode: a sentence on a mode, or a part of one, that the flow is known to leave out, one of `reasons`; or
+            None.
     """
 
     ok: bool
