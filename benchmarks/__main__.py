@@ -9,7 +9,7 @@ cold         the whole command against NumPyro's NUTS
 compile      programs compiled, and 64 layers against 4
 
 All of them take about an hour on two idle cores. `--quick` is for trying: few short rounds of the first five,
-written to `.benchmarks`.
+written to `.benchmarks`. `python -m benchmarks.accuracy --help` asks whether the default answer is right.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""`python -m benchmarks accuracy [--suite NAME ...] [--only PROBLEM ...]`: is the default right, and does it know?
+"""`python -m benchmarks.accuracy [--suite NAME ...] [--only PROBLEM ...]`: is the default right, and does it know?
 
 problems     targets with exact draws and known evidence (`thalweg.problems`)
 posteriordb  23 posteriors with reference draws; $THALWEG_DATA
@@ -203,6 +203,9 @@ def _cell(method, suite, name, seed):
 def main():
     """Run what is missing and write after every cell."""
     arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(str(__doc__))
+        return
     if arguments[:1] == ["--cell"]:
         method, suite, name, seed, start = arguments[1:]
         out = {"thalweg": _infer, "NUTS": _nuts}[method](suite, name, int(seed), float(start))

@@ -3,7 +3,7 @@
 Ours with an empty compile cache, and again with the cache that it left; NUTS 4 x (1000 + 1000) with each chain method,
 without a compile cache, as NumPyro comes (it writes nothing). "sequential" is what NumPyro does by default on one
 device, and compiles for every chain; "parallel" asks for 4 devices of the host. Rounds alternate; the medians of the
-rounds' ratios are quoted. And what `import thalweg` costs over `import jax`.
+rounds' ratios are quoted. And what `import thalweg` costs over `import jax`, and a second fit in one process.
 """
 
 import json
@@ -32,7 +32,7 @@ def run(command, cache=None):
     seconds = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(done.stderr)
-    return seconds
+    return seconds, done.stdout
 
 
 def main():
@@ -44,13 +44,14 @@ def main():
             out, cache = Path(folder) / "run", Path(folder) / "cache"
             ours = [str(Path(sys.executable).parent / "thalweg"), "infer", str(EXAMPLE / "model.py")]
             ours += ["--data", str(EXAMPLE / "data.json"), "--out", str(out), "--quiet"]
-            times = {"thalweg cold": run(ours, cache), "thalweg cached": run(ours, cache)}
+            times = {"thalweg cold": run(ours, cache)[0], "thalweg cached": run(ours, cache)[0]}
             summary = json.loads((out / "summary.json").read_text())
             for method in methods:
                 nuts = [sys.executable, "-m", "benchmarks.nuts_eight_schools", method]
-                times[f"NUTS {method}"] = run(nuts)
+                times[f"NUTS {method}"] = run(nuts)[0]
         for module in ("jax", "thalweg"):
-            times[f"import {module}"] = run([sys.executable, "-c", f"import {module}"])
+            times[f"import {module}"] = run([sys.executable, "-c", f"import {module}"])[0]
+        times["second fit, other data"] = float(run([sys.executable, "-m", "benchmarks._second_fit"])[1])
         rounds.append(times)
     names = ("thalweg cold", "thalweg cached")
     result = {

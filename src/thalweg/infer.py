@@ -48,7 +48,8 @@ def infer(
 
     A full-rank Gaussian is fitted first, by natural gradients from several starts; a flow on top of it follows, by
     path gradients of the reverse KL. With "auto" the flow (RealNVP; a spline for one parameter) is left out where the
-    Gaussian's importance weights are good already. All randomness comes from `seed`.
+    Gaussian's importance weights are good already, separate modes get a mixture, and where the weights cannot be
+    trusted in the end Markov chains go on from the flow (`Posterior.refine`). All randomness comes from `seed`.
 
     Args:
         target: from `from_function`, `from_likelihood`, `from_numpyro`, `from_pymc` or `from_stan`.
@@ -62,7 +63,7 @@ def infer(
         mesh: devices (a `jax.sharding.Mesh`) to cut a step's draws over; None for one.
         dtype: "float32" or "float64"; None for what JAX is set to (float32 unless you changed it).
         progress: whether to draw a bar on standard error.
-        steps: the most steps of the flow; by default 500, then 2500 more if its weights or its raw draws ask for them.
+        steps: the most steps of the flow; by default 500, then 2500 more if its weights ask for them.
         n_draws: draws a step.
         learning_rate: Adam's, at its highest.
         batch_size: rows of data a step of the flow, for a target from `from_likelihood`; None for all. The Gaussian and

@@ -148,15 +148,15 @@ def test_chains_that_disagree_are_not_trusted():
 
 def test_chains_run_until_their_draws_are_enough(gaussian):
     """A proposal that is mostly refused: the chains go on, twice as long at a time, and keep as many draws."""
-    short = gaussian.refine("imh", n=9600, budget=1e-3, progress=False)
-    assert len(short.chains[0]) < 600
+    short = gaussian.refine("imh", n=1600, budget=1e-3, progress=False)
+    assert len(short.chains[0]) < 100
     assert not short.verdict.ok
-    long = gaussian.refine("imh", n=9600, progress=False)
-    assert long.chains.shape == (16, 600, 3)
+    long = gaussian.refine("imh", n=1600, progress=False)
+    assert long.chains.shape == (16, 100, 3)
     every = int(re.search(r"every (\d+) steps", long.steps_taken[-1])[1])
     assert every > 5
     assert every % 5 == 0
-    assert long.verdict.ess > 1900 or every == 160
+    assert long.verdict.ess > 320 or every == 160
 
 
 def test_messages(gaussian):
