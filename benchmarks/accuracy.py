@@ -11,6 +11,8 @@ kept from before; "warm" a second fit in it, by another seed. NumPyro's NUTS, 4 
 method, runs on the same density in a process of its own after every cell of posteriordb, cold and warm alike.
 """
 
+import argparse
+import itertools
 import json
 import math
 import os
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from benchmarks._record import RESULTS, write
 
-SEEDS = (0, 1, 2)
+SUITES = ("problems", "posteriordb", "regressions", "gym")
 DRAWS = {"problems": 20_000}
 ROOT = Path(__file__).parents[1]
 LIMIT = 3600
@@ -200,38 +202,33 @@ def _cell(method, suite, name, seed):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def _run(suite, only, seeds):
+    """What is missing of a suite."""
+    path = RESULTS / f"accuracy-{suite}.json"
+    cells = json.loads(path.read_text())["cells"] if path.exists() else {}
+    for name in [n for n in names(suite) if not only or n in only]:
+        for seed, method in itertools.product(seeds, ("thalweg", "NUTS") if suite == "posteriordb" else ("thalweg",)):
+            of = cells.setdefault(name, {}).setdefault(method, {})
+            if str(seed) not in of:
+                of[str(seed)] = _cell(method, suite, name, seed)
+                result = {"draws": DRAWS.get(suite, 10_000), "cells": cells}
+                write(f"accuracy-{suite}", ["thalweg", "jax", "jaxlib", "numpy", "numpyro"], result)
+
+
 def main():
     """Run what is missing and write after every cell."""
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(str(__doc__))
-        return
-    if arguments[:1] == ["--cell"]:
-        method, suite, name, seed, start = arguments[1:]
+    if sys.argv[1:2] == ["--cell"]:
+        method, suite, name, seed, start = sys.argv[2:]
         out = {"thalweg": _infer, "NUTS": _nuts}[method](suite, name, int(seed), float(start))
         print(json.dumps({k: _plain(v) for k, v in out.items()}))
         return
-    options = {"--suite": [], "--only": [], "--seeds": []}
-    into = options["--suite"]
-    for argument in arguments:
-        if argument in options:
-            into = options[argument]
-        else:
-            into.append(argument)
-    seeds = [int(s) for s in options["--seeds"]] or SEEDS
-    for suite in options["--suite"] or ("problems", "posteriordb", "regressions", "gym"):
-        path = RESULTS / f"accuracy-{suite}.json"
-        cells = json.loads(path.read_text())["cells"] if path.exists() else {}
-        for name in names(suite):
-            if options["--only"] and name not in options["--only"]:
-                continue
-            for seed in seeds:
-                for method in ("thalweg", "NUTS") if suite == "posteriordb" else ("thalweg",):
-                    of = cells.setdefault(name, {}).setdefault(method, {})
-                    if str(seed) not in of:
-                        of[str(seed)] = _cell(method, suite, name, seed)
-                        result = {"draws": DRAWS.get(suite, 10_000), "cells": cells}
-                        write(f"accuracy-{suite}", ["thalweg", "jax", "jaxlib", "numpy", "numpyro"], result)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", nargs="*", choices=SUITES, default=SUITES)
+    parser.add_argument("--only", nargs="*", default=[], help="names of cells")
+    parser.add_argument("--seeds", nargs="*", type=int, default=(0, 1, 2))
+    chosen = parser.parse_args()
+    for suite in chosen.suite:
+        _run(suite, chosen.only, chosen.seeds)
 
 
 if __name__ == "__main__":

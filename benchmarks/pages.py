@@ -4,10 +4,14 @@ Every number on them comes from `benchmarks/results`; none is typed in.
 """
 
 import json
+import math
 from pathlib import Path
 from statistics import median
 
 from benchmarks._record import RESULTS
+
+_NOISE = 0.02
+"""Nats: errors above this are shown."""
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -37,7 +41,9 @@ def table(head, rows):
 def _shown(cells, marks):
     kl = median(c["KL"] for c in cells)
     worst = min(cells, key=lambda c: ["no", "corrected", "raw"].index(c["verdict"]))
-    return f"{kl:.3f}{marks[worst['verdict']]}" if kl < 100 else f"far{marks['no']}"
+    error = max(c["KL's standard error"] or math.inf for c in cells)
+    shown = f"{kl:.3f}" if error < _NOISE else f"{kl:.2f} ± {error:.2f}"
+    return f"{shown}{marks[worst['verdict']]}" if kl < 100 else f"far{marks['no']}"
 
 
 def choosing(record):
@@ -64,8 +70,8 @@ Begin with `flow="auto"`: a Gaussian where its weights are good already, else co
 flow, or where you need one direction to be fast.
 
 What follows is KL(q, p) in nats on five densities that integrate to 1 (so that it is minus the ELBO), after {setting["steps"]} steps of {setting["draws"]} draws
-with the default sizes of each flow; smaller is better, and below about 0.05 raw draws need no correction to speak of. \\* the verdict trusts the corrected draws
-only; † it trusts neither. The last column is the median of the whole fit, compiling included.
+with the default sizes of each flow; smaller is better. The error of a number from 10,000 draws is given where it is above {_NOISE}. \\* the verdict trusts the corrected draws
+only; † it trusts neither: a few draws in a long tail can do that where the KL is small. The last column is the median of the whole fit, compiling included.
 
 {table(["flow", *names, "fit"], rows)}
 

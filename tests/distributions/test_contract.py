@@ -185,7 +185,7 @@ def test_messages_at_the_door(row):
 
 
 def test_messages_of_constructors():
-    with pytest.raises(ValueError, match="`degrees_of_freedom` must be positive, got 0"):
+    with pytest.raises(ValueError, match=r"`degrees_of_freedom` must be at least 0\.5, got 0"):
         StudentT((2,), 0.0)
     with pytest.raises(ValueError, match=r"`scale` must be positive, of shape \(2,\), got -1 in it"):
         Normal([0.0, 0.0], [1.0, -1.0])

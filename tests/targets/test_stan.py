@@ -147,11 +147,36 @@ def test_draws_in_single_precision_are_in_their_supports():
         target = from_stan(TIGHT, {"y": np.array([-1.0, 0.2, 1.9])})
         for dtype in ("float32", "float64"):
             posterior = tw.infer(target, "gaussian", dtype=dtype, progress=False)
-            assert np.isfinite(posterior.log_prob(posterior.sample(500))).all()
+            assert target.space.many_to_one == ("v",)
+            for call in (lambda p: p.log_prob(p.sample(5)), lambda p: p.sample_and_log_prob(5)):
+                with pytest.raises(ValueError, match="unit vector 'v', which forgets a length"):
+                    call(posterior)
+            u = target.in_default_precision().unconstrain
+            draws = posterior.sample(50)
+            assert np.isfinite([u({k: v[i] for k, v in draws.items()}) for i in range(50)]).all()
             again = tw.infer(target, "realnvp", init=posterior.resample(500), steps=20, dtype=dtype, progress=False)
             assert np.isfinite(again.log_evidence.value)
             chains = again.refine("imh", n=160, budget=1.0, progress=False).chains
             assert chains.dtype == dtype
+
+
+@pytest.mark.slow
+def test_evidence_with_unit_vectors_and_draws_with_derived_quantities():
+    """A normal density on the circle and on two more: by quadrature, 2 pi each where it is flat."""
+    program = """
+    parameters { array[2] unit_vector[2] w; real m; }
+    transformed parameters { real twice = 2 * m; }
+    model { w[1] ~ normal(0.2, 1); m ~ normal(0, 1); }
+    """
+    posterior = tw.infer(from_stan(program), seed=0, progress=False)
+    angle = np.linspace(0, 2 * np.pi, 1000, endpoint=False)
+    around = np.exp(stats.norm.logpdf(np.cos(angle), 0.2) + stats.norm.logpdf(np.sin(angle), 0.2)).mean() * 2 * np.pi
+    error = posterior.log_evidence.value - np.log(around * 2 * np.pi)
+    assert abs(error) < 5 * posterior.log_evidence.standard_error
+    draws = posterior.resample(500)
+    assert "twice" in draws
+    again = tw.infer(posterior.target, "gaussian", init=draws, progress=False)
+    assert abs(again.log_evidence.value - np.log(around * 2 * np.pi)) < 0.2
 
 
 @pytest.mark.slow

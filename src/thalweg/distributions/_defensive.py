@@ -15,6 +15,8 @@ from thalweg.distributions._distribution import AbstractSampler
 from thalweg.distributions._transformed import Transformed
 
 _FURTHEST = 8.0
+_CHOICES = 3
+"""Numbers in (0, 1) that say whether a draw is wide, which way, and how far."""
 _KEPT = _FURTHEST / math.sqrt(2 + _FURTHEST**2)
 """Of a Student-t with 2 degrees of freedom, the part within +-_FURTHEST: a log density may overflow further out."""
 
@@ -50,17 +52,19 @@ def defensive_draws(flow: AbstractSampler, key: PRNGKeyArray, n: int, share: Any
 
     Source: Hesterberg 1995 (defensive mixtures); the choice of the wide part is ours.
     """
-    keys = jax.random.split(key, n)
     base = flow.base if isinstance(flow, Transformed) else None
     if not isinstance(flow, Transformed) or not isinstance(base, StudentT) or len(base.shape) != 1:
-        x, log_q = flow.sample_and_log_q(keys)
+        x, log_q = flow.sample_and_log_q(jax.random.split(key, n))
         return DefensiveDraws(x, log_q, log_q)
     directions = _directions(flow)
 
-    def one(key: PRNGKeyArray) -> tuple[Array, Scalar, Scalar]:
-        return _draw_base(base, directions, key, share)
+    width = base.n_uniforms + _CHOICES
+    u = uniforms(key, n * width).reshape(n, width)
 
-    z, log_proposal, log_base = over_batch(one, {"key": (keys, ())})
+    def one(u: Array) -> tuple[Array, Scalar, Scalar]:
+        return _draw_base(base, directions, u, share)
+
+    z, log_proposal, log_base = over_batch(one, {"u": (u, (width,))})
     forward = partial(flow.bijection._apply, "_forward_and_log_det", context=None)
     x, log_det = over_batch(forward, {"x": (z, base.shape)}, takes_batches=True)
     return DefensiveDraws(x, log_proposal - log_det, log_base - log_det)
@@ -75,18 +79,18 @@ def _directions(flow: Transformed) -> Array:
     return rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _draw_base(base: StudentT, directions: Array, key: PRNGKeyArray, epsilon: Any) -> tuple[Array, Scalar, Scalar]:
-    """(z, its log density, that of the base alone)."""
-    own, other = jax.random.split(key)
+def _draw_base(base: StudentT, directions: Array, u: Array, epsilon: Any) -> tuple[Array, Scalar, Scalar]:
+    """(z, its log density, that of the base alone), from numbers in (0, 1)."""
     d = base.shape[0]
-    u = uniforms(other, d + 3)
-    narrow, (choice, which, far) = normals(u[:d], (d,)), u[d : d + 3]
+    own, (choice, which, far) = u[:-_CHOICES], u[-_CHOICES:]
+    # a draw is either narrow or wide: both may be made of the same numbers
+    narrow = normals(own[:d], (d,))
     direction = directions[jnp.minimum((which * d).astype(jnp.int32), d - 1)]
     # the quantile function t of the Student-t with 2 degrees of freedom, t / sqrt(2 + t^2) = 2 F - 1
     scaled = _KEPT * (2 * far - 1)
     far = scaled * jnp.sqrt(2 / (1 - scaled**2))
     wide = narrow + direction * (far - direction @ narrow)
-    z = jnp.where(choice < epsilon, wide, base._sample(own, None))
+    z = jnp.where(choice < epsilon, wide, base.from_uniforms(own))
     log_base = base._log_prob(z, None)
     along = directions @ z
     # the Student-t's density over the normal's, along each direction

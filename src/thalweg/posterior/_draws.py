@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, PyTree, as_key, from_numpy, in_pieces, wide_jit
+from thalweg._core import Array, PRNGKeyArray, PyTree, as_key, from_numpy, in_pieces, split_on_host, wide_jit
 from thalweg.distributions import (
     AbstractAuxiliaryDistribution,
     AbstractDistribution,
@@ -40,8 +40,8 @@ class WeighedDraws(NamedTuple):
 
 
 @wide_jit
-def _draw_piece(flow: AbstractSampler, key: PRNGKeyArray, number: Array, share: Array) -> DefensiveDraws:
-    return defensive_draws(flow, jax.random.fold_in(key, number), PIECE, share)
+def _draw_piece(flow: AbstractSampler, key: PRNGKeyArray, share: Array) -> DefensiveDraws:
+    return defensive_draws(flow, key, PIECE, share)
 
 
 @wide_jit
@@ -95,7 +95,8 @@ def _likelihood_rows(target: Target, params: dict[str, Array]) -> Any:
 def _draw(flow: AbstractSampler, key: PRNGKeyArray, n: int, *, defensive: float) -> list[np.ndarray]:
     """Draws, log densities that they were drawn with, the flow's; one program whatever the defensive share."""
     share = from_numpy(np.asarray(defensive, jnp.result_type(float)))
-    pieces = [_draw_piece(flow, key, _number(i), share) for i in range(-(-n // PIECE))]
+    # on the host, where the first keys are the same however many there are, and nothing compiles
+    pieces = [_draw_piece(flow, own, share) for own in split_on_host(key, -(-n // PIECE))]
     return [np.concatenate([np.asarray(part) for part in parts])[:n] for parts in zip(*pieces, strict=True)]
 
 

@@ -121,6 +121,13 @@ class Posterior:
         """Name, evidence, verdict."""
         return f"<Posterior of {self.name}: log evidence {self.log_evidence}. {self.verdict}>"
 
+    def _require_one_to_one(self, what: str) -> AbstractSpace:
+        space = self._require_space()
+        if names := space.many_to_one:
+            must = f"map one to one for {what}"
+            raise ValueError(requirement("target", must, f"Stan's unit vector {names[0]!r}, which forgets a length"))
+        return space
+
     def _require_space(self) -> AbstractSpace:
         if self.space is None:
             raise ValueError(
@@ -169,9 +176,10 @@ class Posterior:
             (n,); for an auxiliary flow, whose density is only bounded, a `Bound` with a lower array.
 
         Raises:
-            ValueError: if a parameter is missing, has the wrong shape or lies outside its support.
+            ValueError: if a parameter is missing, has the wrong shape or lies outside its support, or if the map to
+                one forgets something, as Stan's to a unit vector does.
         """
-        space = self._require_space()
+        space = self._require_one_to_one("log_prob")
         with precision(self.dtype):
             inside = {k: np.asarray(v) for k, v in draws.items() if k in space.names}
             for name, values in inside.items():
@@ -191,8 +199,9 @@ class Posterior:
         """Raw draws and their normalised log densities, at the price of the draws; see `sample` and `log_prob`."""
         n = check_positive_int("n", n)
         with precision(self.dtype):
+            space = self._require_one_to_one("sample_and_log_prob")
             u, log_q = _draws.draw_and_score(self.flow, as_key(seed), n)
-            log_q = log_q - _draws.log_det(self._require_space(), self._data, u)
+            log_q = log_q - _draws.log_det(space, self._data, u)
             bounded = isinstance(self.flow, AbstractAuxiliaryDistribution)
             return self._dress(u), self.log_prob(self.sample(n, seed)) if bounded else log_q
 

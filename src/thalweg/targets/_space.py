@@ -66,6 +66,11 @@ class AbstractSpace(eqx.Module):
         return np.zeros(len(values), bool)
 
     @property
+    def many_to_one(self) -> tuple[str, ...]:
+        """Names of parameters whose map from R^d forgets something: a density on R^d tells of none of theirs."""
+        return ()
+
+    @property
     def size(self) -> int:
         """d: how many unconstrained numbers there are."""
         return sum(self.sizes.values())
@@ -238,6 +243,7 @@ class MappedSpace(AbstractSpace):
         sizes: name -> how many unconstrained numbers, in the same order.
         forward: (u, data) -> (name -> array, log-determinant).
         inverse: (name -> array, data) -> u; NaN where a value is outside its support.
+        many_to_one: names of parameters whose map forgets something.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -245,6 +251,7 @@ class MappedSpace(AbstractSpace):
     inverse: Callable[..., Any] = eqx.field(static=True)
     _shapes: tuple[Shape, ...] = eqx.field(static=True)
     _sizes: tuple[int, ...] = eqx.field(static=True)
+    _many_to_one: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -252,10 +259,17 @@ class MappedSpace(AbstractSpace):
         sizes: Mapping[str, int],
         forward: Callable[..., Any],
         inverse: Callable[..., Any],
+        many_to_one: tuple[str, ...] = (),
     ) -> None:
+        self._many_to_one = many_to_one
         self.names, self._shapes = tuple(shapes), tuple(shapes.values())
         self._sizes = tuple(sizes[n] for n in self.names)
         self.forward, self.inverse = forward, inverse
+
+    @property
+    def many_to_one(self) -> tuple[str, ...]:
+        """As given."""
+        return self._many_to_one
 
     @property
     def shapes(self) -> dict[str, Shape]:

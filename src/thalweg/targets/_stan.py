@@ -74,16 +74,29 @@ class _Program:
         path: of its shared library.
         size: d.
         quantities: what it declares.
+        unit_vectors: names of parameters that are unit vectors, or arrays of them.
     """
 
     path: str
     size: int
     quantities: tuple[Quantity, ...]
+    unit_vectors: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, library: str, model: StanModel) -> "_Program":
         """What `model` says of itself."""
-        return cls(library, model.size, model.quantities)
+        return cls(library, model.size, model.quantities, _unit_vectors(model))
+
+    @property
+    def log_radii(self) -> float:
+        r"""Log of what the lengths of Stan's unit vectors integrate to, $2^{k/2-1} \Gamma(k/2)$ each.
+
+        Stan makes one of k numbers, whose direction it is, and gives their length a normal's density: a part of the
+        integral over R^d that is none of the model's.
+        """
+        shapes = [q.shape for q in self.of_kind(_PARAMETERS) if q.name in self.unit_vectors]
+        each = [math.prod(s[:-1]) * ((s[-1] / 2 - 1) * math.log(2) + math.lgamma(s[-1] / 2)) for s in shapes]
+        return sum(each)
 
     def of_kind(self, kinds: tuple[str, ...]) -> tuple[Quantity, ...]:
         """What it declares of some kinds."""
@@ -232,7 +245,7 @@ class _LogDensity:
     program: _Program
 
     def __call__(self, u: Array, data: Any) -> Scalar:
-        return _log_density(self.program, u, data)
+        return _log_density(self.program, u, data) - self.program.log_radii
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +254,7 @@ class _Forward:
 
     def __call__(self, u: Array, data: Any) -> tuple[dict[str, Array], Scalar]:
         flat, log_det = self.program.call(_constrained, (u,), data, ((self.program.count(_PARAMETERS),), ()))
-        return self.program.as_dict(flat, _PARAMETERS), log_det
+        return self.program.as_dict(flat, _PARAMETERS), log_det - self.program.log_radii
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +271,8 @@ class _LogJoint:
 
     def __call__(self, params: Mapping[str, Array], data: Any) -> Scalar:
         u = _Inverse(self.program)(params, data)
-        return _log_density(self.program, u, data) - _Forward(self.program)(u, data)[1]
+        log_det = _Forward(self.program)(u, data)[1]
+        return _LogDensity(self.program)(u, data) - log_det
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,6 +371,9 @@ def from_stan(
     batch at a time. A point that the program rejects has log density -inf. The gradient is known with respect to the
     parameters, and once.
 
+    The log density of a unit vector is with respect to the sphere's area, as that of `unit_vector`. Stan makes it of as
+    many numbers as it has, whose length it forgets: such a posterior has no `log_prob`.
+
     Transformed parameters and generated quantities are the target's deterministic quantities, with two exceptions that
     go by their names: `log_lik` is the pointwise log-likelihood, and `y_rep`, where the data have a `y` of its shape,
     replicates of y.
@@ -396,7 +413,7 @@ def from_stan(
     # of one observed array the pointwise log-likelihood goes by the same name
     of_likelihood = observed[0] if len(observed) == 1 else _LOG_LIKELIHOOD
     target = Target(
-        MappedSpace(shapes, model.sizes, _Forward(its), _Inverse(its)),
+        MappedSpace(shapes, model.sizes, _Forward(its), _Inverse(its), its.unit_vectors),
         _LogJoint(its),
         values,
         log_density_in_space=_LogDensity(its),
@@ -410,6 +427,22 @@ def from_stan(
     )
     check_gradient(target, "program")
     return target
+
+
+def _unit_vectors(model: StanModel) -> tuple[str, ...]:
+    """Names of parameters that are the same, and of length 1, wherever on a ray from 0 their numbers are."""
+    u = np.random.default_rng(0).uniform(0.5, 1.5, (1, model.size))
+    near, far = (model.constrain(scale * u, derived=False)[0][0] for scale in (1.0, 2.0))
+    found, start = [], 0
+    for kind, name, shape in model.quantities:
+        size = math.prod(shape)
+        if kind in _PARAMETERS and size and size == model.sizes[name]:
+            values = near[start : start + size].reshape(shape[::-1]).transpose()
+            is_same = np.allclose(near[start : start + size], far[start : start + size], rtol=1e-12, atol=0)
+            if is_same and shape and np.allclose(np.linalg.norm(values, axis=-1), 1, atol=1e-9):
+                found.append(name)
+        start += size if kind in _PARAMETERS else 0
+    return tuple(found)
 
 
 def _replicates(derived: Mapping[str, Shape], data: Data) -> dict[str, str]:

@@ -39,7 +39,8 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
         target: the target.
         seed: an int or a JAX key.
         init: constrained values to begin at; parameters left out begin at the unconstrained 0. Or draws of all
-            parameters, name -> (m, *shape), to begin at their mean and with their covariance.
+            parameters, name -> (m, *shape), to begin at their mean and with their covariance. Deterministic quantities
+            are passed over.
         n: how many points are tried.
 
     Returns:
@@ -52,6 +53,8 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
     n = check_positive_int("n", n)
     dtype = jnp.result_type(float)
     first, scale_tril = np.zeros(target.size, dtype), None
+    if init is not None:
+        init = {n: x for n, x in init.items() if n not in _derived(target)}
     if init is not None and _are_draws(target, init):
         first, scale_tril = _moments(target, init)
     elif init is not None:
@@ -70,6 +73,15 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
     if not good.any():
         raise ValueError(_blame(target, points, values, gradients))
     return Starts(points[good], scale_tril if good[0] else None)
+
+
+def _derived(target: Target) -> set[str]:
+    """Names of the deterministic quantities, which draws have beside the parameters."""
+    deterministic = target.deterministic
+    if deterministic is None:
+        return set()
+    u = jax.ShapeDtypeStruct((target.size,), jnp.result_type(float))
+    return set(jax.eval_shape(lambda u: deterministic(target.constrain(u)[0], target.data), u))
 
 
 def _are_draws(target: Target, init: Mapping[str, Any]) -> bool:
