@@ -347,11 +347,12 @@ def _load_run(run: Path, *, with_target: bool) -> Posterior:
         return load(file)
     try:
         source = json.loads((run / "summary.json").read_text())["source"]
+        model, data = Path(source["model"]), source["data"] and Path(source["data"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"`run` {run} has no readable summary.json to find its model by") from error
     float64 = load(file).dtype == "float64"
     jax.config.update("jax_enable_x64", float64)
-    target: Target = from_file(source["model"], source["data"])
+    target: Target = from_file(model, data)
     return load(file, target)
 
 

@@ -72,6 +72,9 @@ def test_a_report_is_not_replaced_by_a_poorer_one(run, tmp_path):
     again = tmp_path / "run"
     shutil.copytree(run[0], again)
     summary = (again / "summary.json").read_text()
+    for source in ("null", '{"model": 7, "data": null}'):
+        (again / "summary.json").write_text(f'{{"source": {source}}}')
+        assert "no readable summary.json" in call("sample", again, "--out", tmp_path / "d.npz", status=2)[1]
     (again / "summary.json").write_text(summary.replace("banana.py", "moved.py"))
     before = (again / "report.html").read_text()
     assert "give another --out" in call("report", again, status=2)[1]

@@ -100,3 +100,27 @@ def test_messages():
         Mixture([Normal([0.0], [1.0]), Normal([1.0], [1.0])], [1.0, 0.0])
     with pytest.raises(ValueError, match="`layers` must all have the same structure"):
         Mixture([Normal([0.0], [1.0]), Normal([1.0, 2.0], [1.0, 1.0])])
+
+
+def test_small_modes_count_together():
+    """Ten modes of 0.6 % each: none would matter alone."""
+    size = 5
+    centers = np.concatenate([np.zeros((1, size)), 9 * np.eye(size), -9 * np.eye(size)])
+    target = of_normals(centers, np.ones(11), [0.94] + [0.006] * 10)
+    posterior = tw.infer(target, seed=0, progress=False)
+    assert posterior.verdict.ok
+    assert abs(posterior.log_evidence.value) < 5 * posterior.log_evidence.standard_error
+    assert posterior.resample(20_000)["x"].std() == pytest.approx(np.sqrt(1 + 0.012 * 81), rel=0.05)
+
+
+def test_more_combinations_than_can_be_found_are_told_of():
+    """A spike and a slab in each of 8 coordinates: 256 modes, of which the found ones leave out an eighth."""
+
+    def log_density(p):
+        spike, slab = jnp.log(0.85) + norm.logpdf(p["b"], 0.0, 0.05), jnp.log(0.15) + norm.logpdf(p["b"], 3.0, 0.5)
+        return jnp.logaddexp(spike, slab).sum()
+
+    posterior = tw.infer(tw.from_function(log_density, {"b": tw.real(8)}), seed=0, progress=False)
+    is_right = abs(posterior.log_evidence.value) < 0.02
+    assert is_right or not posterior.verdict.ok
+    assert is_right or "places that are left out" in str(posterior.verdict)

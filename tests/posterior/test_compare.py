@@ -64,5 +64,7 @@ def test_messages():
     posterior = fit(1.0)
     with pytest.raises(ValueError, match="`posteriors` must be a dict of at least two posteriors by name, got 1"):
         tw.compare({"one": posterior})
+    with pytest.raises(ValueError, match="`n` must be a whole number of at least 100, got 7"):
+        tw.compare({"a": posterior, "b": posterior}, n=7)
     with pytest.raises(ValueError, match=r"`posteriors\['b'\]` must be a Posterior, got int"):
         tw.compare({"a": posterior, "b": 3})

@@ -173,6 +173,22 @@ def test_everything_else_the_model_knows():
     np.testing.assert_allclose(completed, np.concatenate([[0, np.log(5)], np.zeros(8)]), atol=1e-12)
 
 
+def test_draws_of_categories_have_their_chances():
+    """PyTensor's sampler for JAX takes log p / (1 - p) for log p."""
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(3))
+        pm.Categorical("kind", w, observed=[0, 1, 2])
+        pm.Mixture("y", w=w, comp_dists=pm.Normal.dist([-9.0, 0.0, 9.0], 1.0), observed=[-9.0, 0.0])
+    target = from_pymc(model)
+    p = np.array([0.7, 0.2, 0.1])
+    keys = jax.random.split(jax.random.key(0), 5000)
+    draws = jax.jit(jax.vmap(lambda key: call(target.predictive, key, {"w": jnp.asarray(p)}, target.data)))(keys)
+    kinds = np.asarray(draws["kind"]).ravel(), np.round(np.asarray(draws["y"]).ravel() / 9).astype(int) + 1
+    for kind in kinds:
+        share = np.bincount(kind, minlength=3) / kind.size
+        assert np.all(np.abs(share - p) < 5 * np.sqrt(p * (1 - p) / kind.size))
+
+
 def test_data_are_leaves():
     target = from_pymc(schools())
     compute = eqx.filter_jit(lambda target, u: target.log_density(u))

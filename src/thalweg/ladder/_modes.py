@@ -14,7 +14,9 @@ from thalweg.targets import Target, log_density_of_rows
 APART, NATS, LEFT_OUT, _TOO_HIGH = 5.0, 5.0, 2.0, 5.0
 BEYOND = APART**2 / 2
 """Nats that a Gaussian loses over its reach."""
-LEAST_MASS, _LEAST_SHIFT, _FEWEST = 0.01, 0.1, 30
+LEAST_MASS, _LEAST_TOGETHER, _FEWEST = 0.01, 0.005, 30
+_MATTERS = np.array([LEAST_MASS, 0.1, 0.2])
+"""Of the mass, of a mean's move in sd, of a variance's in its own units."""
 _LOOKS = 100
 _DRAWS = 200
 
@@ -67,7 +69,7 @@ class Fitted(NamedTuple):
         """The best, and those that hold mass of their own and are about as good (5 nats), the best first.
 
         Each counts that is mostly where the better ones together have next to nothing: of a wide Gaussian over many
-        modes they may be part.
+        modes they may be part. Worse ones count too where they would be 0.5 % of the mass together.
 
         Args:
             at_most: so many nats worse than the best.
@@ -75,15 +77,19 @@ class Fitted(NamedTuple):
         best = int(np.argmax(self.elbo))
         which = [best]
         for k in np.argsort(-self.elbo):
-            if self.elbo[k] > self.elbo[best] - at_most and self._left_out(int(k), which) > LEFT_OUT:
+            if self._left_out(int(k), which) > LEFT_OUT:
                 which.append(int(k))
-        return self.chosen(which)
+        own = self.elbo[which]
+        total = logsumexp(own)
+        rest = [logsumexp(own[i:]) - total for i in range(len(own))]
+        kept = [i for i in range(len(own)) if own[i] >= own[0] - at_most or rest[i] > np.log(_LEAST_TOGETHER)]
+        return self.chosen([which[i] for i in kept])
 
     @property
     def small(self) -> "Fitted":
         """Those that hold mass of their own, but too little to be modes."""
         own = self.modes(np.inf)
-        return own.chosen([k for k, elbo in enumerate(own.elbo) if elbo <= own.elbo[0] - NATS])
+        return own.chosen(list(range(len(self.modes().elbo), len(own.elbo))))
 
     @property
     def far(self) -> list[int]:
@@ -95,6 +101,10 @@ class Fitted(NamedTuple):
         g = self.gaussians[k]
         u = g.loc + np.random.default_rng(0).standard_normal((_LOOKS, len(g.loc))) @ g.scale_tril.T
         return float(np.median(self.elbo[k] + g.log_prob(u) - self.chosen(which).log_density(u)))
+
+    def log_volumes(self, target: Target) -> np.ndarray:
+        """Of each: its ELBO less the log density at its mean."""
+        return self.elbo - log_density_of_rows(target, np.stack([g.loc for g in self.gaussians]))
 
     def are_apart(self, target: Target) -> bool:
         """Whether a far one is a place of its own.
@@ -114,11 +124,12 @@ class Fitted(NamedTuple):
 
 
 def missed_mode(target: Target, flow: AbstractSampler, modes: Fitted, key: PRNGKeyArray) -> str | None:
-    """A sentence where the flow leaves out a mode that matters: too few of the draws that are weighed lie in it.
+    """A sentence where the flow leaves out modes that matter: too few of the draws that are weighed lie in them.
 
-    That is, the target's density there is more than 5 times too high for it, and it would have fewer than 30 draws. A
-    mode matters where it holds more than 1 % of the mass, or moves a mean by more than 0.1 of the flow's sd; and where
-    chains that follow the log density stay in it: from the neck of a funnel they lead back to the flow.
+    That is, the target's density there is more than 5 times too high for it, and one would have fewer than 30 draws;
+    and chains that follow the log density stay in it: from the neck of a funnel they lead back to the flow. Such modes
+    matter if together they hold more than 1 % of the mass, move a mean by more than 0.1 of the flow's sd, or a variance
+    by a fifth.
     """
     if not modes.far:
         return None
@@ -133,16 +144,18 @@ def missed_mode(target: Target, flow: AbstractSampler, modes: Fitted, key: PRNGK
         excess = float(np.median(log_density_of_rows(target, u) - score(flow, u))) - usual
         return excess > float(np.log(max(_TOO_HIGH, POOL * mass / _FEWEST)))
 
-    for mode, elbo in ((modes.gaussians[k], modes.elbo[k]) for k in modes.far):
+    lost, heaviest, where = [], -np.inf, modes.gaussians[0].loc
+    for mode, elbo in ((modes.gaussians[k], float(modes.elbo[k])) for k in modes.far):
         mass = float(np.exp(min(elbo - usual, 0.0)))
-        shift = mass * np.max(np.abs(mode.loc - own.mean(0)) / own.std(0))
-        if mass < LEAST_MASS and shift < _LEAST_SHIFT:
-            continue
         u = mode.loc + z @ mode.scale_tril.T
         if is_left_out(u, mass) and is_left_out(follow(target, u, metric, rng), mass):
-            where = target.space.describe(jnp.asarray(mode.loc.astype(own.dtype)), target.data)
-            return (
-                f"another start ended in another mode, near {where}, which the flow leaves out (order the labels if "
-                "they are what sets the modes apart, or fit each mode by its init)"
-            )
-    return None
+            far = (mode.loc - own.mean(0)) / own.std(0)
+            lost.append([np.full(len(far), mass), mass * far, mass * far**2])
+            heaviest, where = (elbo, mode.loc) if elbo > heaviest else (heaviest, where)
+    if not lost or (np.abs(np.sum(lost, axis=0)).max(axis=1) < _MATTERS).all():
+        return None
+    place = target.space.describe(jnp.asarray(where.astype(own.dtype)), target.data)
+    return (
+        f"another start ended in another mode, near {place}, which the flow leaves out (order the labels if they are "
+        "what sets the modes apart, or fit each mode by its init)"
+    )

@@ -18,8 +18,9 @@ from thalweg.targets import Starts, Target, log_density_of_rows
 
 _N_STARTS, _WIDEST, _WIDER = 3, 10.0, 3.0
 _ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 60, 6
+_MOST_IDLE_ALONE = 2
 """Gaussians fitted elsewhere at once, at first and where there are more modes than one; the most modes, rounds, and
-rounds in a row that find none."""
+rounds in a row that find none, at last where there is one mode."""
 _FEWEST = 100
 """Draws by which a start's ELBO is judged."""
 _ENDS, _WORSE = 20, 1.0
@@ -87,7 +88,7 @@ def gaussian_rung(
     Returns:
         (the modes that starts ended in, the best first; what was done, its flow None).
     """
-    fit_key, judge_key, else_key = split_on_host(key, 3)
+    fit_key, judge_key, else_key, *last = split_on_host(key, 5)
 
     def fit(
         process: GaussianFit, state: GaussianState, name: str, fit_key: PRNGKeyArray, judge_key: PRNGKeyArray
@@ -104,23 +105,23 @@ def gaussian_rung(
         process, process.init(first, starts.scale_tril, widest=_WIDEST), "Gaussian start", fit_key, judge_key
     )
     modes, tried, idle = fitted.modes(), np.empty((0, target.size)), 0
-    # lower ends would hold next to nothing, were they three times as wide each way
-    peak = float(log_density_of_rows(target, modes.gaussians[0].loc[None])[0])
-    least = peak - NATS - target.size * np.log(_WIDER)
     scouts = None if budget.is_over else send_scouts(target, starts.points)
     for i, round_key in enumerate(split_on_host(else_key, _MOST_ROUNDS)):
-        if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle >= _MOST_IDLE:
+        most_idle = _MOST_IDLE if modes.far else _MOST_IDLE_ALONE
+        if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle >= most_idle:
             break
         scout_key, fit_key, judge_key = split_on_host(round_key, 3)
+        # lower ends would hold next to nothing, were they three times as wide each way as the widest mode
+        least = modes.elbo[0] - NATS - modes.log_volumes(target).max() - target.size * np.log(_WIDER)
         further = scouts.elsewhere(modes, _MORE_ELSEWHERE if modes.far else _ELSEWHERE, tried, least)
         before = len(modes.elbo)
         if len(further):
             _, more = fit(careful, careful.init(further), f"Gaussian elsewhere {i + 1}", fit_key, judge_key)
             fitted, tried = fitted.joined(more), np.concatenate([tried, further])
             modes = fitted.modes()
-        elif modes.far:
-            scouts = send_scouts_between(target, modes, numpy_rng(scout_key))
-        if not modes.far:
+        elif modes.far or len(scouts.left_out(modes)):
+            scouts = send_scouts_between(target, modes, scouts.ends[np.isfinite(scouts.log_p)], numpy_rng(scout_key))
+        else:
             break
         idle = idle + 1 if len(modes.elbo) == before else 0
     done = len(result.history["elbo"])
@@ -130,7 +131,10 @@ def gaussian_rung(
     missed = None
     if modes.far:
         sentence += f", which ended in {len(modes.elbo)} modes"
-        missed = None if scouts is None else unseen(target, scouts, modes, fitted.small, tried)
+        left = np.empty((0, target.size)) if scouts is None else scouts.elsewhere(modes, len(scouts.ends), tried)
+        if scouts is not None and len(left):
+            _, sample = fit(careful, careful.init(left[:: -(-len(left) // _MORE_ELSEWHERE)]), "Gaussian, left", *last)
+            missed = unseen(scouts, modes, fitted.small, left, sample.elbo)
     return modes, Rung(None, result.history, sentence, missed=missed)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.ladder._modes import APART, LEAST_MASS, LEFT_OUT, Fitted
-from thalweg.targets import Target, log_density_of_rows, value_and_score_of_rows
+from thalweg.targets import Target, value_and_score_of_rows
 
 _SCOUTS, _STEPS = 128, 60
 _SCALES = np.array([0.05, 0.5, 1.0, 5.0, 50.0])
@@ -60,27 +60,22 @@ class Scouts(NamedTuple):
         return self.ends[found]
 
 
-def unseen(target: Target, scouts: Scouts, modes: Fitted, small: Fitted, tried: np.ndarray) -> str | None:
+def unseen(scouts: Scouts, modes: Fitted, small: Fitted, untried: np.ndarray, elbo: np.ndarray) -> str | None:
     """A sentence where places that were not tried, or held little each, may hold much of the mass together.
 
     Their number is guessed from how often two scouts ended in one of them (of D places that U scouts found,
-    D^2 / 2 (U - D) in all), the mass of each from its height and the modes' volumes.
+    D^2 / 2 (U - D) in all), the mass of each from those of a few of them.
 
     Args:
-        target: the log density.
         scouts: the last that were sent.
         modes: what was found.
         small: Gaussians of their own, but with too little mass each to be modes.
-        tried: the ends that Gaussians were fitted from.
+        untried: ends that no Gaussian was fitted from, (k, d).
+        elbo: of Gaussians fitted from some of them now.
     """
-    left, untried = scouts.left_out(modes), scouts.elsewhere(modes, len(scouts.ends), tried)
-    if not len(untried):
-        return None
     places = len(untried) + len(small.elbo)
-    number = max(places, places**2 / (2 * max(len(left) - places, 1)))
-    peaks = log_density_of_rows(target, np.stack([g.loc for g in modes.gaussians]))
-    volume = float(np.median(modes.elbo - peaks))
-    each = float(np.mean(np.exp(scouts.log_p[left] + volume - modes.elbo.max())))
+    number = max(places, places**2 / (2 * max(len(scouts.left_out(modes)) - places, 1)))
+    each = float(np.mean(np.exp(np.append(elbo, small.elbo) - modes.elbo.max())))
     mass = number * each / (number * each + float(np.exp(modes.elbo - modes.elbo.max()).sum()))
     if mass < LEAST_MASS:
         return None
@@ -96,12 +91,34 @@ def send_scouts(target: Target, points: np.ndarray) -> Scouts:
     return _uphill(target, points * np.resize(_SCALES, len(points))[:, None])
 
 
-def send_scouts_between(target: Target, modes: Fitted, rng: np.random.Generator) -> Scouts:
-    """Uphill from points spread as the modes are, and somewhat wider."""
+def send_scouts_between(target: Target, modes: Fitted, ends: np.ndarray, rng: np.random.Generator) -> Scouts:
+    """Uphill from points spread as the modes are, and somewhat wider, and from what modes and ends have in common.
+
+    Those are modes with one coordinate, or some, of another place, and modes moved by the way between two places: where
+    coordinates have two values each, one by one or in turned directions, they lead to all of their combinations.
+
+    Args:
+        target: the log density.
+        modes: what is known.
+        ends: where earlier scouts ended, (k, d).
+        rng: of all randomness.
+    """
+    d, n = target.size, _SCOUTS // 4
     locs = np.stack([g.loc for g in modes.gaussians])
     widths = np.stack([np.linalg.norm(g.scale_tril, axis=1) for g in modes.gaussians])
     middle, spread = locs.mean(0), locs.std(0) + widths.mean(0)
-    return _uphill(target, middle + _SPREAD * spread * rng.standard_normal((_SCOUTS, target.size)))
+    places = np.concatenate([locs, ends])
+
+    def some(of: np.ndarray) -> np.ndarray:
+        return of[rng.integers(len(of), size=n)]
+
+    share = np.where(rng.random((n, 1)) < 0.5, 1 / d, 0.5)
+    taken = rng.random((n, d)) < share
+    taken[np.arange(n), rng.integers(d, size=n)] = True
+    mixed = np.where(taken, some(places), some(locs))
+    moved = some(locs) + some(places) - some(places)
+    around = middle + _SPREAD * spread * rng.standard_normal((_SCOUTS - 2 * n, d))
+    return _uphill(target, np.concatenate([mixed, moved, around]))
 
 
 def _uphill(target: Target, points: np.ndarray) -> Scouts:

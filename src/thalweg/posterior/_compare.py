@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from thalweg._core import Seed, requirement
+from thalweg._core import Seed, check_positive_int, requirement
 from thalweg.posterior._arviz import LeaveOneOut, leave_one_out
 from thalweg.posterior._estimates import Estimate
 from thalweg.posterior._posterior import Posterior
 
-_GOOD_KHAT = 0.7
+_GOOD_KHAT, _FEWEST = 0.7, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ def compare(posteriors: Mapping[str, Posterior], n: int = 4000, seed: Seed = 0) 
 
     Args:
         posteriors: name -> posterior.
-        n: corrected draws for LOO.
+        n: corrected draws for LOO, at least 100.
         seed: an int or a JAX key.
 
     Raises:
@@ -98,6 +98,7 @@ def compare(posteriors: Mapping[str, Posterior], n: int = 4000, seed: Seed = 0) 
     for name, posterior in posteriors.items():
         if not isinstance(posterior, Posterior):
             raise ValueError(requirement(f"posteriors[{name!r}]", "be a Posterior", type(posterior).__name__))
+    n = check_positive_int("n", n, _FEWEST)
     evidences = {name: p.log_evidence for name, p in posteriors.items() if p.log_evidence is not None}
     looks = {
         name: leave_one_out(p.to_arviz(n, seed))

@@ -66,7 +66,7 @@ def make_posterior(
         if not (failed or missed_mode):
             drawn = Corrected(weighed.u, np.exp(smoothed.log_weights), log_p, log_q)
             doubtful = bool(smoothed.khat >= khat_threshold(len(raw)) and all_but_even(raw))
-            missed_mode = missed_mass(flow, target, drawn, evidence.value, as_key(seed), doubtful=doubtful)
+            failed = missed_mass(flow, target, drawn, evidence.value, as_key(seed), doubtful=doubtful)
         verdict = judge(raw, np.asarray(weighed.u, float), own, failed=failed, missed_mode=missed_mode)
         # their mean is 1: what is the same for all draws need not be multiplied by their noise
         terms = evidence.value + own * (log_p - log_q - evidence.value)

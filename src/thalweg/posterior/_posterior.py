@@ -42,6 +42,8 @@ SAVED = (
 """What a file keeps: all fields but the target."""
 POOL = 10_000
 """Draws weighed for the verdict and the evidence."""
+_LEAST_OF_EACH = 4
+"""Draws of a chain, without which nothing can be said of it."""
 _POOL_FACTOR = 4
 """Draws weighed for each corrected draw."""
 
@@ -338,7 +340,7 @@ class Posterior:
             method: "imh", independence Metropolis-Hastings with the flow as proposal: cheap, for a flow that covers the
                 posterior; "neutra", Hamiltonian Monte Carlo in the flow's latent space: for one that covers it badly.
                 None for "neutra" where the flow is a base pushed through a bijection, else "imh".
-            n: draws to keep, of all chains together.
+            n: draws to keep, of all chains together; at least 4 of each.
             chains: how many.
             seed: an int or a JAX key.
             budget: seconds for the chains; None for no bound.
@@ -352,7 +354,8 @@ class Posterior:
         Sources: Tierney 1994 (imh); Hoffman et al. 2019 (neutra), 2021 (its adaptation); Meng and Wong 1996 (bridge).
         """
         target = self._require_target("refine")
-        n, chains = check_positive_int("n", n), check_positive_int("chains", chains)
+        chains = check_positive_int("chains", chains)
+        n = check_positive_int("n", n, _LEAST_OF_EACH * chains)
         deadline = None if budget is None else time.monotonic() + check_positive("budget", budget, " of seconds")
         bar_of = contextlib.nullcontext(progress) if isinstance(progress, Progress) else Progress(show=progress)
         with precision(self.dtype), bar_of as bar:

@@ -31,8 +31,7 @@ class Verdict:
         reasons: sentences, why.
         advice: sentences, what to do; empty where nothing needs doing.
         rhat: the largest R-hat of the chains that made the corrected draws; None where weights did.
-        missed_mode: a sentence on a mode, or a part of one, that the flow is known to leave out, one of `reasons`; or
-            None.
+        missed_mode: a sentence on a mode that the flow is known to leave out, one of `reasons`; or None.
     """
 
     ok: bool
@@ -105,7 +104,9 @@ def judge(
     ok = not reasons
     shift, ratio = _movement(values, smoothed.log_weights, np.ones(n) if own is None else own)
     raw_ok = ok and shift <= _LARGEST_SHIFT and abs(math.log(ratio)) <= math.log(_LARGEST_RATIO)
-    if len(reasons) > len(told):
+    if missed_mode:
+        advice.append('begin at the modes (`init=`), or let flow="auto" make a mixture of them')
+    if reasons and not (missed_mode and len(reasons) == 1):
         advice.append("give more steps, or a richer flow such as spline")
         advice.append("check the parametrisation (non-centred hierarchies fit better), or try float64")
     return Verdict(ok, raw_ok, khat, ess, n, tuple(reasons), tuple(advice), missed_mode=missed_mode)

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import math
 import threading
 import warnings
@@ -84,7 +85,18 @@ class _Graph:
             if str(getattr(node.op, "msg", "")).startswith(_ZERO_SUM):
                 fgraph.replace(node.outputs[0], node.inputs[0], reason="zero sum")
         _guest("pytensor.compile.mode").JAX.including(self._rule).optimizer.rewrite(fgraph)
+        _mend_categorical()
         return _guest("pytensor.link.jax.dispatch").jax_funcify(fgraph)
+
+
+@functools.cache
+def _mend_categorical() -> None:
+    """Draw categories by log p: PyTensor's sampler for JAX (2.38) takes the logit, log p / (1 - p), for it."""
+    samplers, variables = _guest("pytensor.link.jax.dispatch.random"), _guest("pytensor.tensor.random.basic")
+
+    @samplers.jax_sample_fn.register(variables.CategoricalRV)
+    def _(op: Any, node: Any) -> Callable[..., Array]:
+        return lambda key, size, dtype, p: jax.random.categorical(key, jnp.log(p), shape=size).astype(dtype)
 
 
 def _shared(outputs: Sequence[Any]) -> list[Any]:

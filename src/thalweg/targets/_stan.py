@@ -96,7 +96,7 @@ class _Program:
         """
         shapes = [q.shape for q in self.of_kind(_PARAMETERS) if q.name in self.unit_vectors]
         each = [math.prod(s[:-1]) * ((s[-1] / 2 - 1) * math.log(2) + math.lgamma(s[-1] / 2)) for s in shapes]
-        return sum(each)
+        return float(sum(each))
 
     def of_kind(self, kinds: tuple[str, ...]) -> tuple[Quantity, ...]:
         """What it declares of some kinds."""
