@@ -291,7 +291,8 @@ def test_half_a_ridge_with_even_weights_is_not_trusted():
     posterior = tw.infer(target, "spline", seed=0, progress=False, dtype="float32")
     assert posterior.log_evidence.value < -0.3
     assert not posterior.verdict.ok
-    assert "a part of the posterior is missed" in str(posterior.verdict)
+    # short chains leave it, or another start ended further along the ridge
+    assert any(words in str(posterior.verdict) for words in ("a part of the posterior is missed", "leaves out"))
     whole = tw.infer(target, seed=0, progress=False, dtype="float32")
     assert whole.verdict.ok
     assert abs(whole.log_evidence.value) < 0.02
