@@ -85,6 +85,11 @@ class Fitted(NamedTuple):
         kept = [i for i in range(len(own)) if own[i] >= own[0] - at_most or rest[i] > np.log(_LEAST_TOGETHER)]
         return self.chosen([which[i] for i in kept])
 
+    def not_in(self, other: "Fitted") -> np.ndarray:
+        """Whether each holds mass of its own beside all of the other's, (k,)."""
+        own = other.joined(self).modes(np.inf).gaussians
+        return np.array([any(g is one for one in own) for g in self.gaussians])
+
     @property
     def small(self) -> "Fitted":
         """Those that hold mass of their own, but too little to be modes."""

@@ -134,7 +134,9 @@ def gaussian_rung(
         left = np.empty((0, target.size)) if scouts is None else scouts.elsewhere(modes, len(scouts.ends), tried)
         if scouts is not None and len(left):
             _, sample = fit(careful, careful.init(left[:: -(-len(left) // _MORE_ELSEWHERE)]), "Gaussian, left", *last)
-            missed = unseen(scouts, modes, fitted.small, left, sample.elbo)
+            # on a ridge a scout stops anywhere, and what is fitted there is a part of what is known
+            held = np.where(sample.not_in(fitted), sample.elbo, -np.inf)
+            missed = unseen(scouts, modes, fitted.small, left, held)
     return modes, Rung(None, result.history, sentence, missed=missed)
 
 

@@ -71,7 +71,7 @@ def unseen(scouts: Scouts, modes: Fitted, small: Fitted, untried: np.ndarray, el
         modes: what was found.
         small: Gaussians of their own, but with too little mass each to be modes.
         untried: ends that no Gaussian was fitted from, (k, d).
-        elbo: of Gaussians fitted from some of them now.
+        elbo: of Gaussians fitted from some of them now, -inf where they hold nothing of their own.
     """
     places = len(untried) + len(small.elbo)
     number = max(places, places**2 / (2 * max(len(scouts.left_out(modes)) - places, 1)))
