@@ -1,6 +1,7 @@
 """The rungs: a Gaussian, then a flow on top of it; each says what it did."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
 from thalweg.flows import tail_degrees_of_freedom
 from thalweg.ladder._modes import NATS, Fitted, Mode
-from thalweg.ladder._scout import send_scouts, send_scouts_between, unseen
+from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, unseen
 from thalweg.objectives import ReverseKL
 from thalweg.run import Checkpoint, Progress, Status, run
 from thalweg.targets import Starts, Target, log_density_of_rows
@@ -88,7 +89,7 @@ def gaussian_rung(
     Returns:
         (the modes that starts ended in, the best first; what was done, its flow None).
     """
-    fit_key, judge_key, else_key, *last = split_on_host(key, 5)
+    fit_key, judge_key, else_key, *last_keys = split_on_host(key, 7)
 
     def fit(
         process: GaussianFit, state: GaussianState, name: str, fit_key: PRNGKeyArray, judge_key: PRNGKeyArray
@@ -124,20 +125,40 @@ def gaussian_rung(
         else:
             break
         idle = idle + 1 if len(modes.elbo) == before else 0
+    missed = None
+    if modes.far and scouts is not None:
+
+        def fit_left(points: np.ndarray, *keys: PRNGKeyArray) -> Fitted:
+            return fit(careful, careful.init(points), "Gaussian, left", *keys)[1]
+
+        fitted, missed = _look_at_the_rest(scouts, fitted, tried, fit_left, last_keys)
+        modes = fitted.modes()
     done = len(result.history["elbo"])
     sentence = (
         f"full-rank Gaussian: ELBO {fitted.elbo.max():.2f} after {done} steps, the best of {len(fitted.elbo)} fits"
     )
-    missed = None
     if modes.far:
         sentence += f", which ended in {len(modes.elbo)} modes"
-        left = np.empty((0, target.size)) if scouts is None else scouts.elsewhere(modes, len(scouts.ends), tried)
-        if scouts is not None and len(left):
-            _, sample = fit(careful, careful.init(left[:: -(-len(left) // _MORE_ELSEWHERE)]), "Gaussian, left", *last)
-            # on a ridge a scout stops anywhere, and what is fitted there is a part of what is known
-            held = np.where(sample.not_in(fitted), sample.elbo, -np.inf)
-            missed = unseen(scouts, modes, fitted.small, left, held)
     return modes, Rung(None, result.history, sentence, missed=missed)
+
+
+def _look_at_the_rest(
+    scouts: Scouts, fitted: Fitted, tried: np.ndarray, fit: Callable[..., Fitted], keys: list[PRNGKeyArray]
+) -> tuple[Fitted, str | None]:
+    """Twice, fit some of the ends that were not tried: (all fits, a sentence where others may hold much mass)."""
+    missed = None
+    for round_keys in (keys[:2], keys[2:]):
+        modes = fitted.modes()
+        left = scouts.elsewhere(modes, len(scouts.ends), tried)
+        if not len(left):
+            return fitted, None
+        some = left[:: -(-len(left) // _MORE_ELSEWHERE)]
+        sample = fit(some, *round_keys)
+        # on a ridge a scout stops anywhere, and what is fitted there is a part of what is known
+        held = np.where(sample.not_in(fitted), sample.elbo, -np.inf)
+        missed = unseen(scouts, modes, fitted.small, left, held)
+        fitted, tried = fitted.joined(sample), np.concatenate([tried, some])
+    return fitted, missed
 
 
 def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n: int = 10_000) -> np.ndarray | None:
