@@ -51,6 +51,7 @@ def test_evidences_and_leave_one_out():
         assert abs(row.log_evidence.value - exact) < 4 * row.log_evidence.standard_error + 1e-3
         assert abs(row.log_bayes_factor.value - (exact - best)) < 4 * row.log_bayes_factor.standard_error + 2e-3
         assert row.elpd.value == pytest.approx(elpd(truth[row.name]), abs=0.05)
+        assert row.worst_khat is not None
         assert row.worst_khat < 0.7
         assert row.ok
     assert sum(row.probability for row in found.rows) == pytest.approx(1)
