@@ -154,7 +154,7 @@ def test_chains_run_until_their_draws_are_enough(gaussian):
     assert not short.verdict.ok
     long = gaussian.refine("imh", n=1600, progress=False)
     assert long.chains.shape == (16, 100, 3)
-    every = int(re.search(r"every (\d+) steps", long.steps_taken[-1])[1])
+    (every,) = map(int, re.findall(r"every (\d+) steps", long.steps_taken[-1]))
     assert every > 5
     assert every % 5 == 0
     assert long.verdict.ess > 320 or every == 160
