@@ -167,7 +167,6 @@ def _nuts(suite, name, seed, start):
     import jax.numpy as jnp
     import numpy as np
     from numpyro.infer import MCMC, NUTS
-    from numpyro.infer.util import initialize_model  # noqa: F401  what a model would import
 
     target, columns, mean, sd, *_ = _load(suite, name)
     kernel = NUTS(potential_fn=lambda u: -target.log_density(u, target.data))

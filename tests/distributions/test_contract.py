@@ -184,6 +184,15 @@ def test_messages_at_the_door(row):
             q.log_prob(jnp.ones(q.shape), jnp.ones(3))
 
 
+@pytest.mark.parametrize("nu", [0.5, 2.0, 5.5, 30.0, 300.0])
+def test_student_t_draws_have_its_margins(nu):
+    """By the Kolmogorov-Smirnov distance, and by the share beyond a far quantile, which that does not see."""
+    x = np.asarray(StudentT((2,), nu).sample(jax.random.key(0), (200_000,)))
+    for margin in x.T:
+        assert stats.kstest(margin, stats.t(nu).cdf).pvalue > 1e-4
+        assert abs(np.mean(np.abs(margin) > stats.t(nu).isf(5e-4)) - 1e-3) < 5 * np.sqrt(1e-3 / 200_000)
+
+
 def test_messages_of_constructors():
     with pytest.raises(ValueError, match=r"`degrees_of_freedom` must be at least 0\.5, got 0"):
         StudentT((2,), 0.0)

@@ -22,6 +22,7 @@ from thalweg.posterior import Posterior, make_posterior, rehearse
 from thalweg.targets import Starts, Target
 
 _STEPS, _FURTHER_STEPS = 500, 2500
+_SOON = 1e-3
 _GOOD_KHAT, _GOOD_SHARE = 0.5, 0.5
 """A Gaussian whose weights are this good needs no flow; a flow that is trusted, with this share, no further steps."""
 
@@ -124,7 +125,7 @@ class Climb:
         verdict = posterior.verdict
         if verdict.ok or verdict.missed_mode or posterior.log_weights is None or self.budget.is_over:
             return posterior
-        left = None if self.budget.deadline is None else self.budget.deadline - time.monotonic()
+        left = None if self.budget.deadline is None else max(self.budget.deadline - time.monotonic(), _SOON)
         refined = posterior.refine(seed=key, budget=left, progress=self.budget.progress)
         if refined.verdict.ok:
             return refined

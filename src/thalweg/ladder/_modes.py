@@ -74,9 +74,14 @@ class Fitted(NamedTuple):
         Args:
             at_most: so many nats worse than the best.
         """
-        best = int(np.argmax(self.elbo))
+        order = np.argsort(-self.elbo)
+        best = int(order[0])
+        # at most so much, with all that are worse
+        together = np.logaddexp.accumulate(self.elbo[order[::-1]])[::-1] - self.elbo[best]
         which = [best]
-        for k in np.argsort(-self.elbo):
+        for k, mass in zip(order, together, strict=True):
+            if self.elbo[k] < self.elbo[best] - at_most and mass <= np.log(_LEAST_TOGETHER):
+                break
             if self._left_out(int(k), which) > LEFT_OUT:
                 which.append(int(k))
         own = self.elbo[which]
