@@ -47,6 +47,7 @@ from thalweg.bijections import (
     StickBreaking,
     Sylvester,
     TriangularAffine,
+    Turned,
     UnitVector,
     Vmap,
     ZeroSum,
@@ -166,6 +167,10 @@ ROWS = [
     support("UnitVector", lambda: UnitVector(4)),
     support("UnitVector", lambda: UnitVector(2), note="circle"),
     support("Circular", lambda: Circular((3,))),
+    support("Turned", lambda: Turned(Circular((2,)), [3.0, -1.0]), note="angles"),
+    support(
+        "Turned", lambda: Turned(UnitVector(3), [[0.6, 0.0, -0.8], [0.0, -1.0, 0.0], [0.8, 0.0, 0.6]]), note="sphere"
+    ),
     support("CholeskyCorrelation", lambda: CholeskyCorrelation(3), _below_diagonal),
     # a matrix that is singular in single precision has no Cholesky factor
     Row("Covariance", lambda: Covariance(3), reference=_lower_triangle, constrained=True, edge=False),

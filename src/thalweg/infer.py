@@ -21,7 +21,7 @@ from thalweg._core import (
 )
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import FLOWS
-from thalweg.ladder import Budget, Climb
+from thalweg.ladder import Budget, Climb, turned
 from thalweg.posterior import Posterior, from_datatree
 from thalweg.run import Checkpoint, Progress
 from thalweg.targets import Target, describe_target, find_start
@@ -106,6 +106,8 @@ def infer(
         start_key, climb_key = split_on_host(as_key(seed), 2)
         init = None if init is None else from_datatree(init, target.names)
         starts = find_start(target, start_key, init)
+        if (cut := turned(target, starts.points)) is not target:
+            target, starts = cut, find_start(cut, start_key, init)
         kept = None
         if checkpoint is not None:
             told = {k: str(v) for k, v in {**describe_target(target), "init": starts.points[0].tolist()}.items()}

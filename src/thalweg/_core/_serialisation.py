@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -195,6 +196,8 @@ def read_file(path: str | Path, kind: str) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    if not os.access(path, os.R_OK):
+        raise FileError(f"{path} cannot be read: its permissions do not let you")
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}

@@ -5,7 +5,7 @@ from thalweg.bijections._bijection import AbstractBijection, Invert
 from thalweg.bijections._block_autoregressive import BlockAutoregressive
 from thalweg.bijections._compose import Chain, Identity, Reshape, Scan, Squeeze, Vmap
 from thalweg.bijections._coupling import Coupling
-from thalweg.bijections._curved_supports import CholeskyCorrelation, Circular, Covariance, UnitVector
+from thalweg.bijections._curved_supports import CholeskyCorrelation, Circular, Covariance, Turned, UnitVector
 from thalweg.bijections._elementwise import ActNorm, Elementwise
 from thalweg.bijections._hyper import Hyper
 from thalweg.bijections._linear import LU, Affine, Permutation, TriangularAffine, random_permutation, reverse
@@ -71,6 +71,7 @@ __all__ = [
     "StickBreaking",
     "Sylvester",
     "TriangularAffine",
+    "Turned",
     "UnitVector",
     "Vmap",
     "ZeroSum",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, Cost, Scalar, Shape, check_positive_int, register
+from thalweg._core import Array, Cost, Fixed, Scalar, Shape, check_positive_int, from_numpy, register, requirement
 from thalweg.bijections._bijection import AbstractBijection
 from thalweg.bijections._supports import LIMIT, AbstractOneFewer, clip, from_interval, to_interval
 
@@ -99,6 +99,53 @@ class UnitVector(AbstractOneFewer):
         angle = jnp.arctan2(ends[1], ends[0])
         x = jnp.append(heights * jnp.sqrt(self._dimensions(y.dtype)), _from_angle(angle))
         return x, -self._forward_and_log_det(x, None)[1]
+
+
+@register
+class Turned(AbstractBijection):
+    r"""A map onto angles or unit vectors, then a turn: what it cuts open is cut elsewhere. No volume changes.
+
+    Args:
+        bijection: onto angles or unit vectors.
+        turn: angles to add, of the shape of its points; or orthogonal matrices Q, one more axis, for Q y.
+    """
+
+    bijection: AbstractBijection
+    turn: Fixed
+    context_shape: ClassVar[Shape | None] = None
+    forward_cost: ClassVar[Cost] = "direct"
+    inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, bijection: AbstractBijection, turn: Any) -> None:
+        shape = bijection.out_shape
+        array = turn if isinstance(turn, jax.Array) else from_numpy(np.asarray(turn, jnp.result_type(float)))
+        if array.shape not in (shape, (*shape, *shape[-1:])):
+            raise ValueError(requirement("turn", f"have shape {shape}, or one axis more", array.shape))
+        self.bijection, self.turn = bijection, Fixed(array)
+
+    @property
+    def in_shape(self) -> Shape:
+        """As the bijection's."""
+        return self.bijection.in_shape
+
+    @property
+    def out_shape(self) -> Shape:
+        """As the bijection's."""
+        return self.bijection.out_shape
+
+    def _turned(self, y: Array, *, back: bool) -> Array:
+        turn = self.turn.value.astype(y.dtype)
+        if turn.ndim == y.ndim:
+            angle = y - turn if back else y + turn
+            return angle - 2 * math.pi * jnp.round(angle / (2 * math.pi))
+        return jnp.einsum("...ji,...j->...i" if back else "...ij,...j->...i", turn, y)
+
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+        y, log_det = self.bijection._forward_and_log_det(x, context)
+        return self._turned(y, back=False), log_det
+
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+        return self.bijection._inverse_and_log_det(self._turned(y, back=True), context)
 
 
 def _asinh_ratio(y: Array, rest: Array) -> Array:

@@ -57,7 +57,7 @@ class ActNorm(AbstractBijection):
     Source: Kingma and Dhariwal 2018, section 3.1.
 
     Args:
-        shape: of a point, channels last.
+        shape: of a point, channels last; or how many channels there are.
     """
 
     log_scale: Array
@@ -67,11 +67,12 @@ class ActNorm(AbstractBijection):
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape | int) -> None:
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if not shape:
             raise ValueError(requirement("shape", "have at least one axis", shape))
         self.log_scale, self.bias = (from_numpy(np.zeros(shape[-1])) for _ in range(2))
-        self.in_shape = tuple(shape)
+        self.in_shape = shape
 
     @classmethod
     def fitted(cls, points: Any) -> "ActNorm":

@@ -17,6 +17,8 @@ _BAD_RUN = 20
 _MOST_ROLLBACKS = 6
 _LOST_NATS, _LOST_SPREADS = 100.0, 20.0
 """A chunk whose median ELBO falls short of the best one's by both together has run off: it rolls back too."""
+_HEAD, _DIP_NATS, _DIP_SPREADS = 5, 10.0, 4.0
+"""As has one that falls so far short of the first few steps': too long steps from a good start."""
 _REASONS = (Status.ALL_STEPS, Status.CONVERGED, Status.BUDGET)
 """Why a fit began to cool down, and so why it stopped."""
 
@@ -34,6 +36,7 @@ class FitState(NamedTuple):
         n_rollbacks: how many there were.
         cooling: the step at which cooling down began, -1 before; how long it takes; which of the reasons it had.
         safe: (vector, optimiser) at the last review that found no bad run and no loss.
+        warm_from: the step at which warming up began: the first, or that of the last rollback.
     """
 
     skeleton: Skeleton
@@ -45,6 +48,7 @@ class FitState(NamedTuple):
     n_rollbacks: Array
     cooling: Array
     safe: Any
+    warm_from: Array
 
     @property
     def model(self) -> Any:
@@ -58,7 +62,8 @@ class Fit(AbstractJittedProcess[FitState]):
     The learning rate rises over the warm-up, stays, and once the objective has settled (its mean over the last window
     is no better than the one before it by more than the noise of their difference), or so much of the steps or of the
     time is used up, falls to 0 along a half cosine; then the fit stops. A step whose loss or gradient is not finite is
-    skipped and counted; a run of them, or an objective that runs off, rolls the fit back and halves the learning rate.
+    skipped and counted; a run of them, or an objective that runs off, rolls the fit back, to warm up again to half the
+    learning rate.
 
     Args:
         objective: what to minimise.
@@ -102,11 +107,11 @@ class Fit(AbstractJittedProcess[FitState]):
         zero = jnp.asarray(np.int32(0))
         one = jnp.asarray(np.ones((), jnp.result_type(float)))
         cooling = jnp.asarray(np.array([-1, 1, 0], np.int32))
-        return FitState(skeleton, vector, optimiser, zero, zero, one, zero, cooling, (vector, optimiser))
+        return FitState(skeleton, vector, optimiser, zero, zero, one, zero, cooling, (vector, optimiser), zero)
 
     def _rate(self, state: FitState, index: Array) -> Scalar:
         dtype = self.learning_rate.dtype
-        warm = jnp.minimum(1, (index + 1).astype(dtype) / self.warm_up.astype(dtype))
+        warm = jnp.minimum(1, (index - state.warm_from + 1).astype(dtype) / self.warm_up.astype(dtype))
         start, length = state.cooling[0].astype(dtype), state.cooling[1].astype(dtype)
         share = jnp.clip((index.astype(dtype) - start) / length, 0, 1)
         cool = jnp.where(start < 0, 1, 0.5 * (1 + jnp.cos(jnp.pi * share)))
@@ -136,9 +141,11 @@ class Fit(AbstractJittedProcess[FitState]):
         """Roll back after bad steps or far too low ones; cool down when the objective has settled; stop when cool."""
         done = len(history["elbo"])
         lost, slack = _shortfall(history["elbo"], self.chunk)
-        if int(state.bad_run) >= min(_BAD_RUN, self.chunk) or lost > _LOST_NATS + _LOST_SPREADS * slack:
-            return self._roll_back(state)
-        if lost <= slack:
+        dip, noise = _dip(history["elbo"], self.chunk)
+        ran_off = lost > _LOST_NATS + _LOST_SPREADS * slack or dip > _DIP_NATS + _DIP_SPREADS * noise
+        if int(state.bad_run) >= min(_BAD_RUN, self.chunk) or ran_off:
+            return self._roll_back(state, done)
+        if lost <= slack and dip <= noise:
             # what is on its way down already is no place to come back to
             state = state._replace(safe=(state.vector, state.optimiser))
         start, length = (int(c) for c in state.cooling[:2])
@@ -152,7 +159,7 @@ class Fit(AbstractJittedProcess[FitState]):
             state = state._replace(cooling=jnp.asarray(np.array([done, length, reason], np.int32)))
         return state, None
 
-    def _roll_back(self, state: FitState) -> tuple[FitState, Status | None]:
+    def _roll_back(self, state: FitState, done: int) -> tuple[FitState, Status | None]:
         vector, optimiser = state.safe
         state = state._replace(
             vector=vector,
@@ -160,8 +167,18 @@ class Fit(AbstractJittedProcess[FitState]):
             bad_run=jnp.zeros_like(state.bad_run),
             damping=state.damping / 2,
             n_rollbacks=state.n_rollbacks + 1,
+            warm_from=jnp.asarray(np.int32(done)),
         )
         return state, (Status.DIVERGED if int(state.n_rollbacks) >= _MOST_ROLLBACKS else None)
+
+
+def _dip(elbo: np.ndarray, chunk: int) -> tuple[float, float]:
+    """(by how much the last chunk's median ELBO falls short of the first steps', their interquartile range)."""
+    head, last = (part[np.isfinite(part)] for part in (elbo[:_HEAD], elbo[-chunk:]))
+    if len(head) < _HEAD or not len(last):
+        return 0.0, 0.0
+    low, middle, high = np.quantile(head, [0.25, 0.5, 0.75])
+    return float(middle - np.median(last)), float(high - low)
 
 
 def _shortfall(elbo: np.ndarray, chunk: int) -> tuple[float, float]:

@@ -2,5 +2,6 @@
 
 from thalweg.ladder._climb import Climb
 from thalweg.ladder._rungs import Budget
+from thalweg.ladder._turn import turned
 
-__all__ = ["Budget", "Climb"]
+__all__ = ["Budget", "Climb", "turned"]

@@ -81,7 +81,7 @@ class Climb:
         finish = partial(self._finish, weigh_key, modes)
         if flow == "auto":
             return self._auto(modes, gaussian, finish, look_key, flow_key)
-        best = modes.gaussians[0]._asdict()
+        best = modes.gaussians[0].parameters
         if flow == "gaussian":
             return finish(gaussian._replace(flow=make_flow("gaussian", target.size, **best)), gaussian.sentence)
         start = make_flow(flow, target.size, **best, seed=flow_key)
@@ -95,7 +95,7 @@ class Climb:
         if modes.are_apart(self.target):
             return self._refined(self._mixture(modes.gaussians, gaussian, finish, flow_key), refine_key)
         best, size = modes.gaussians[0], self.target.size
-        fitted = gaussian._replace(flow=make_flow("gaussian", size, **best._asdict()))
+        fitted = gaussian._replace(flow=make_flow("gaussian", size, **best.parameters))
         taken, alone = gaussian.sentence, None
         look = _Look.at(gaussian_weights(self.target, best, numpy_rng(look_key)))
         if look.is_good():
@@ -107,7 +107,7 @@ class Climb:
         if alone is not None and alone.verdict.missed_mode and modes.far:
             return self._refined(self._mixture(modes.gaussians, gaussian, finish, flow_key), refine_key)
         taken += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
-        start = make_flow(self._richer, size, **best._asdict(), seed=flow_key)
+        start = make_flow(self._richer, size, **best.parameters, seed=flow_key)
         posterior = self._refined(self._fit(start, self._richer, flow_key, finish, taken), refine_key)
         if not posterior.verdict.ok and len(modes.elbo) > 1 and not self.budget.is_over:
             mixture = self._mixture(modes.gaussians, gaussian, finish, again_key, *posterior.steps_taken[1:])
@@ -146,7 +146,7 @@ class Climb:
         """
         taken = (gaussian.sentence, *before)
         weigh_key, again_key, *flow_keys = split_on_host(key, len(modes) + 2)
-        parts = [make_flow("gaussian", self.target.size, **m._asdict()) for m in modes]
+        parts = [make_flow("gaussian", self.target.size, **m.parameters) for m in modes]
         mixture = weigh_components(Mixture(parts), self.target, weigh_key)
         sentence = f"a mixture of {len(modes)} Gaussians, one a mode, weights by importance"
         alone = finish(gaussian._replace(flow=mixture), *taken, sentence)
@@ -157,7 +157,7 @@ class Climb:
         sentence += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
         name, process, rungs = self._richer, self._process(), []
         for k, (mode, flow_key) in enumerate(zip(modes, flow_keys, strict=True)):
-            start = make_flow(name, self.target.size, **mode._asdict(), seed=key)
+            start = make_flow(name, self.target.size, **mode.parameters, seed=key)
             steps = self.settings["steps"] or _STEPS
             rungs.append(flow_rung(process, start, f"{name}, mode {k + 1}", flow_key, self.budget, steps=steps))
         mixture = weigh_components(Mixture([r.flow for r in rungs]), self.target, again_key)

@@ -1,6 +1,8 @@
 """Modes that other starts ended in: a fit that leaves them out must not be trusted."""
 
-from typing import NamedTuple
+import dataclasses
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,8 @@ _LOOKS = 100
 _DRAWS = 200
 
 
-class Mode(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mode:
     """Where a start's Gaussian ended.
 
     Attributes:
@@ -32,14 +35,33 @@ class Mode(NamedTuple):
     loc: np.ndarray
     scale_tril: np.ndarray
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What `make_flow` takes."""
+        return {"loc": self.loc, "scale_tril": self.scale_tril}
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        return np.linalg.inv(self.scale_tril)
+
+    @cached_property
+    def _log_peak(self) -> float:
+        log_scale = np.log(np.abs(np.diagonal(self.scale_tril))).sum()
+        return float(-log_scale - 0.5 * len(self.loc) * np.log(2 * np.pi))
+
+    @cached_property
+    def draws(self) -> np.ndarray:
+        """A few of its own, the same each time."""
+        z = np.random.default_rng(0).standard_normal((_LOOKS, len(self.loc)))
+        return self.loc + z @ self.scale_tril.T
+
     def whiten(self, u: np.ndarray) -> np.ndarray:
         """Rows of R^d in the Gaussian's own coordinates."""
-        return np.linalg.solve(self.scale_tril, (u - self.loc).T).T
+        return (u - self.loc) @ self._inverse.T
 
     def log_prob(self, u: np.ndarray) -> np.ndarray:
         """The Gaussian's log density at rows of R^d."""
-        log_scale = np.log(np.abs(np.diagonal(self.scale_tril))).sum()
-        return -0.5 * (self.whiten(u) ** 2).sum(1) - log_scale - 0.5 * len(self.loc) * np.log(2 * np.pi)
+        return self._log_peak - 0.5 * (self.whiten(u) ** 2).sum(1)
 
 
 class Fitted(NamedTuple):
@@ -109,8 +131,7 @@ class Fitted(NamedTuple):
     def _left_out(self, k: int, which: list[int]) -> float:
         """By how much the density of one exceeds what others make of the target, at the median of its draws."""
         g = self.gaussians[k]
-        u = g.loc + np.random.default_rng(0).standard_normal((_LOOKS, len(g.loc))) @ g.scale_tril.T
-        return float(np.median(self.elbo[k] + g.log_prob(u) - self.chosen(which).log_density(u)))
+        return float(np.median(self.elbo[k] + g.log_prob(g.draws) - self.chosen(which).log_density(g.draws)))
 
     def log_volumes(self, target: Target) -> np.ndarray:
         """Of each: its ELBO less the log density at its mean."""

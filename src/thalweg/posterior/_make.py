@@ -131,6 +131,7 @@ def load(path: str | Path, target: Target | None = None) -> Posterior:
             raise ValueError(requirement("target", f"have the file's parameters {there}", here))
     if target is not None:
         with precision(record["dtype"]):
+            target = target.turned(record["described"].get("turns", {}))
             check_same_target(target.in_default_precision(), record["described"])
     space = record["space"] if target is None else target.space
     return Posterior(**{**{k: record[k] for k in SAVED}, "space": space, "target": target})

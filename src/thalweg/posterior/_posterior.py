@@ -418,7 +418,7 @@ def _log_weights(weighed: _draws.WeighedDraws, target: Target) -> np.ndarray:
     raw = np.asarray(weighed.log_p, float) - np.asarray(weighed.log_proposal, float)
     complaint = complaint_of(raw, weighed.u, target)
     if complaint:
-        raise ValueError(complaint)
+        raise ValueError(f'{complaint}; mend that, or infer with dtype="float64"')
     return raw
 
 

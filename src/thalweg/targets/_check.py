@@ -13,6 +13,7 @@ import numpy as np
 from thalweg._core import requirement
 from thalweg.targets._data import leaves_with
 from thalweg.targets._target import Target
+from thalweg.targets._turns import needs_turns
 
 _LIBRARIES = tuple(str(Path(file).parent) for file in (jax.__file__, eqx.__file__, np.__file__, __file__))
 
@@ -88,15 +89,18 @@ def _check_scalar(argument: str, value: Any) -> None:
         )
 
 
-def check_gradient(target: Target, argument: str) -> None:
+def check_gradient(target: Target, argument: str) -> Target:
     """Raise one clear error where the gradient at a batch of points cannot be traced; compiles nothing.
+
+    Returns:
+        The target, which takes turns where it needs to.
 
     Raises:
         ValueError: with what JAX, or the user's function, says of it.
     """
     points = jax.ShapeDtypeStruct((2, target.size), jnp.result_type(float))
     try:
-        jax.eval_shape(target.log_density, jax.ShapeDtypeStruct((target.size,), points.dtype))
+        traced = jax.make_jaxpr(target.log_density)(jax.ShapeDtypeStruct((target.size,), points.dtype))
     except Exception as error:
         raise ValueError(raised(argument, error)) from error
     try:
@@ -104,10 +108,14 @@ def check_gradient(target: Target, argument: str) -> None:
     except Exception as error:
         must = "have a gradient that jax.grad finds, at many points at once by jax.vmap"
         raise ValueError(f"`{argument}` must {must}; {raised(argument, error)}") from error
+    return target.changed(takes_turns=True) if needs_turns(traced) else target
 
 
-def check_log_density(target: Target) -> None:
+def check_log_density(target: Target) -> Target:
     """Raise one clear error where a target cannot work: called once, when it is built; compiles nothing.
+
+    Returns:
+        The target, which takes turns where it needs to.
 
     Raises:
         ValueError: if the data hold NaN; if the log density raises, returns something else than one float; if the
@@ -122,7 +130,7 @@ def check_log_density(target: Target) -> None:
         _check_scalar("log_prior", _call(target, "log_prior", lambda params, _: prior(params)))
     else:
         _check_scalar("log_density", _call(target, "log_density", target.log_joint))
-    check_gradient(target, "log_density")
+    target = check_gradient(target, "log_density")
     _check_likelihood(target)
     predictive = target.predictive
     if predictive is not None:
@@ -136,6 +144,7 @@ def check_log_density(target: Target) -> None:
             raise ValueError(requirement("deterministic", "return a dict of arrays", f"a {type(derived).__name__}"))
         if both := sorted(set(derived) & set(target.names)):
             raise ValueError(requirement("deterministic", "use names that no parameter has", ", ".join(both)))
+    return target
 
 
 def _check_likelihood(target: Target) -> None:

@@ -85,9 +85,8 @@ def _observed_names(target: Target) -> tuple[str, ...]:
 
 
 def _build(space: Space, log_joint: Callable[..., Any], data: Any, **rest: Any) -> Target:
-    target = Target(space, log_joint, data, **rest)
-    check_log_density(target)
-    return Target(space, log_joint, data, observed_names=_observed_names(target), **rest)
+    target = check_log_density(Target(space, log_joint, data, **rest))
+    return target.changed(observed_names=_observed_names(target))
 
 
 def _function_name(function: Any) -> str:

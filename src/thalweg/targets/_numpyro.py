@@ -312,8 +312,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target
         coords=summary.coords,
         dims=summary.dims,
     )
-    check_gradient(target, bound.name)
-    return target
+    return check_gradient(target, bound.name)
 
 
 def _first_that_runs(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[_Summary, Model, Any]:

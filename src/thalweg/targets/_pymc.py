@@ -86,6 +86,7 @@ class _Graph:
                 fgraph.replace(node.outputs[0], node.inputs[0], reason="zero sum")
         _guest("pytensor.compile.mode").JAX.including(self._rule).optimizer.rewrite(fgraph)
         _mend_categorical()
+        _add_missing()
         return _guest("pytensor.link.jax.dispatch").jax_funcify(fgraph)
 
 
@@ -97,6 +98,22 @@ def _mend_categorical() -> None:
     @samplers.jax_sample_fn.register(variables.CategoricalRV)
     def _(op: Any, node: Any) -> Callable[..., Array]:
         return lambda key, size, dtype, p: jax.random.categorical(key, jnp.log(p), shape=size).astype(dtype)
+
+
+@functools.cache
+def _add_missing() -> None:
+    """What PyTensor (2.38) leaves to TensorFlow Probability, or out: what censored normals and matrices ask for."""
+    dispatch = _guest("pytensor.link.jax.dispatch.basic")
+    scalar, linalg = _guest("pytensor.scalar.math"), _guest("pymc.distributions.multivariate")
+
+    @dispatch.jax_funcify.register(scalar.Erfcx)
+    def _(op: Any, **_: Any) -> Callable[..., Array]:
+        # exp(x^2) erfc(x), by the logarithm of the normal's tail: neither overflows alone
+        return lambda x: 2 * jnp.exp(x**2 + jax.scipy.special.log_ndtr(-math.sqrt(2) * x))
+
+    @dispatch.jax_funcify.register(linalg.PosDefMatrix)
+    def _(op: Any, **_: Any) -> Callable[..., Array]:
+        return lambda x: jnp.all(jnp.isfinite(jnp.linalg.cholesky(x)))
 
 
 def _shared(outputs: Sequence[Any]) -> list[Any]:
@@ -159,6 +176,12 @@ class _Model:
     @property
     def derived_names(self) -> tuple[str, ...]:
         return tuple(self._derived)
+
+    @property
+    def circular_names(self) -> tuple[str, ...]:
+        """The angles: PyMC lets them go round and round."""
+        kind = _guest("pymc.logprob.transforms").CircularTransform
+        return tuple(n for n, rv in self._free.items() if isinstance(self._model.rvs_to_transforms[rv], kind))
 
     @property
     def n_generators(self) -> int:
@@ -346,8 +369,7 @@ def from_pymc(model: Any) -> Target:
         except Exception as error:  # what a model's expressions may raise has no end
             failure = error
         else:
-            check_gradient(target, "model")
-            return target
+            return check_gradient(target, "model")
     remedy = "PyTensor must be able to put it into JAX; else write it as a log density for from_function"
     raise ValueError(f"{raised('model', failure)}; {remedy}") from failure  # pyright: ignore[reportArgumentType]
 
@@ -358,7 +380,7 @@ def _target(pymc_model: Any, data_names: tuple[str, ...]) -> Target:
     observed, derived = model.observed_names, model.derived_names
     dims, coords = _labels(pymc_model, (*model.shapes, *observed, *derived))
     return Target(
-        MappedSpace(model.shapes, sizes, _Forward(model), _Inverse(model)),
+        MappedSpace(model.shapes, sizes, _Forward(model), _Inverse(model), circular=model.circular_names),
         _LogJoint(model),
         model.data or None,
         log_density_in_space=_LogDensity(model),

@@ -30,6 +30,8 @@ def _blockwise(target: Target, function, u: Array):  # noqa: ANN001, ANN202
     block = max(1, _NUMBERS_AT_ONCE // numbers)
     if block >= len(u):
         return over_batch(function, {"u": (u, (target.size,))})
+    # without a rest: XLA would run it beside the blocks, which factorisations do not bear (see _turns)
+    block = next(b for b in range(block, 0, -1) if len(u) % b == 0)
     return jax.lax.map(function, u, batch_size=block)
 
 
@@ -47,7 +49,9 @@ def describe_target(target: Target) -> dict[str, Any]:
     """What tells a target from another: a digest of its data, and its log density at a few fixed points."""
     points = np.random.default_rng(0).uniform(-1, 1, (5, target.size))
     values = log_density_of_rows(target, points)
-    return {"data": target.digest, "log_density": [float(v) for v in values]}
+    described = {"data": target.digest, "log_density": [float(v) for v in values]}
+    turns = {name: turn.tolist() for name, turn in target.space.turns.items()}
+    return {**described, "turns": turns} if turns else described
 
 
 def check_same_target(target: Target, described: dict[str, Any]) -> None:

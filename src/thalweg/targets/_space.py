@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, Float, Scalar, Shape, check_shape, register, requirement
+from thalweg._core import Array, Fixed, Float, Scalar, Shape, check_shape, from_numpy, register, requirement
+from thalweg.bijections import Circular, Turned
 from thalweg.targets._support import Support
 
 
@@ -69,6 +70,25 @@ class AbstractSpace(eqx.Module):
     def many_to_one(self) -> tuple[str, ...]:
         """Names of parameters whose map from R^d forgets something: a density on R^d tells of none of theirs."""
         return ()
+
+    @property
+    def turns(self) -> dict[str, np.ndarray]:
+        """Name -> where an angle or a unit vector is cut open, as `Turned` takes it; of those that are."""
+        return {}
+
+    def turned(self, turns: Mapping[str, Any]) -> "AbstractSpace":
+        """The same parameters, those among `turns` cut open there.
+
+        Raises:
+            ValueError: if a name is not among `self.turns`.
+        """
+        if turns:
+            raise ValueError(requirement("turns", "name angles or unit vectors", ", ".join(turns)))
+        return self
+
+    def to_own(self, u: Array) -> tuple[Array, Scalar]:
+        """Where another language computes the log density on R^d: (its point there, log-determinant)."""
+        return u, jnp.zeros((), u.dtype)
 
     @property
     def size(self) -> int:
@@ -188,6 +208,16 @@ class Space(AbstractSpace):
         """Whether each value, rows first, is within one rounding of a bound."""
         return dict(self._items())[name].at_end(values)
 
+    @property
+    def turns(self) -> dict[str, np.ndarray]:
+        """Of circular parameters and unit vectors."""
+        return {n: np.asarray(s.turn.value) for n, s in self._items() if s.turn is not None}
+
+    def turned(self, turns: Mapping[str, Any]) -> "Space":
+        """The same parameters, those among `turns` cut open there."""
+        super().turned({n: t for n, t in turns.items() if n not in self.turns})
+        return Space({n: s.turned(turns[n]) if n in turns else s for n, s in self._items()})
+
     def constrain(self, u: Float[Array, "..."], data: Any = None) -> tuple[dict[str, Array], Scalar]:
         """One point of R^d as (name -> array, log-determinant of the map).
 
@@ -244,6 +274,8 @@ class MappedSpace(AbstractSpace):
         forward: (u, data) -> (name -> array, log-determinant).
         inverse: (name -> array, data) -> u; NaN where a value is outside its support.
         many_to_one: names of parameters whose map forgets something.
+        circular: names of parameters whose unconstrained numbers are angles, of which `forward` and the other
+            language's log density take one turn to be as good as another; here they are cut open.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -252,6 +284,7 @@ class MappedSpace(AbstractSpace):
     _shapes: tuple[Shape, ...] = eqx.field(static=True)
     _sizes: tuple[int, ...] = eqx.field(static=True)
     _many_to_one: tuple[str, ...] = eqx.field(static=True)
+    _turns: dict[str, Fixed]
 
     def __init__(
         self,
@@ -260,11 +293,41 @@ class MappedSpace(AbstractSpace):
         forward: Callable[..., Any],
         inverse: Callable[..., Any],
         many_to_one: tuple[str, ...] = (),
+        circular: tuple[str, ...] = (),
     ) -> None:
         self._many_to_one = many_to_one
         self.names, self._shapes = tuple(shapes), tuple(shapes.values())
         self._sizes = tuple(sizes[n] for n in self.names)
         self.forward, self.inverse = forward, inverse
+        self._turns = {n: Fixed(from_numpy(np.zeros(sizes[n], jnp.result_type(float)))) for n in circular}
+
+    @property
+    def turns(self) -> dict[str, np.ndarray]:
+        """Of the circular parameters."""
+        return {n: np.asarray(t.value).reshape(self.shapes[n]) for n, t in self._turns.items()}
+
+    def turned(self, turns: Mapping[str, Any]) -> "MappedSpace":
+        """The same parameters, those among `turns` cut open there."""
+        super().turned({n: t for n, t in turns.items() if n not in self._turns})
+        new = {n: Fixed(from_numpy(np.ravel(np.asarray(t, jnp.result_type(float))))) for n, t in turns.items()}
+        return eqx.tree_at(lambda space: space._turns, self, {**self._turns, **new})
+
+    def _circles(self) -> list[tuple[slice, Turned]]:
+        circles = [(self.slices[n], t.value) for n, t in self._turns.items()]
+        return [(where, Turned(Circular(turn.shape), turn)) for where, turn in circles]
+
+    def to_own(self, u: Array) -> tuple[Array, Scalar]:
+        """With its angles as angles."""
+        total = jnp.zeros((), u.dtype)
+        for where, circle in self._circles():
+            angles, log_det = circle.forward_and_log_det(u[where])
+            u, total = u.at[where].set(angles), total + log_det
+        return u, total
+
+    def _from_own(self, u: Array) -> Array:
+        for where, circle in self._circles():
+            u = u.at[where].set(circle.inverse(u[where]))
+        return u
 
     @property
     def many_to_one(self) -> tuple[str, ...]:
@@ -292,7 +355,9 @@ class MappedSpace(AbstractSpace):
             ValueError: if the point's shape is not (d,).
         """
         check_shape("u", u, (self.size,), "batches go through jax.vmap")
-        return self.forward(u, data)
+        own, log_det = self.to_own(u)
+        params, its = self.forward(own, data)
+        return params, its + log_det
 
     def complete(self, values: Mapping[str, Any], data: Any = None, argument: str = "values") -> Float[Array, "..."]:
         """As `unconstrain`, with parameters that are not among `values` at the unconstrained 0.
@@ -307,8 +372,8 @@ class MappedSpace(AbstractSpace):
             check_shape(f"{argument}[{name!r}]", array, self.shapes[name])
         missing = [n for n in self.names if n not in arrays]
         if missing:
-            arrays = {**self.forward(jnp.zeros(self.size, dtype), data)[0], **arrays}
-        u = self.inverse(arrays, data)
+            arrays = {**self.constrain(jnp.zeros(self.size, dtype), data)[0], **arrays}
+        u = self._from_own(self.inverse(arrays, data))
         for name in missing:
             u = u.at[self.slices[name]].set(0)
         return u

@@ -425,8 +425,7 @@ def from_stan(
         coords=coords,
         dims=dims,
     )
-    check_gradient(target, "program")
-    return target
+    return check_gradient(target, "program")
 
 
 def _unit_vectors(model: StanModel) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Where a parameter lives, and the way there from R^m."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from thalweg.bijections import (
     PositiveOrdered,
     Reshape,
     StickBreaking,
+    Turned,
     UnitVector,
     Vmap,
     ZeroSum,
@@ -88,6 +90,7 @@ class Support(eqx.Module):
         k: the size of one vector or matrix, for the kinds that have one.
         low: the bound below: `Fixed` numbers or a function; None where there is none.
         high: the bound above.
+        turn: where a circle or a sphere is cut open: see `Turned`; None for the other kinds.
     """
 
     kind: Kind = eqx.field(static=True)
@@ -95,6 +98,7 @@ class Support(eqx.Module):
     k: int | None = eqx.field(static=True, default=None)
     low: Fixed | BoundFunction | None = None
     high: Fixed | BoundFunction | None = None
+    turn: Fixed | None = None
 
     @property
     def shape(self) -> Shape:
@@ -126,6 +130,9 @@ class Support(eqx.Module):
 
     def at_end(self, values: np.ndarray) -> Any:
         """Whether any number of each value, (n, *shape), is as near to a fixed end as its precision can hold; (n,)."""
+        if self.kind == "circular" and self.turn is not None:
+            turned = values - np.asarray(self.turn.value)
+            values = (turned - 2 * np.pi * np.round(turned / (2 * np.pi))).astype(values.dtype)
         near = np.zeros(values.shape, bool)
         for end in self._fixed_ends():
             if end is not None:
@@ -147,13 +154,14 @@ class Support(eqx.Module):
         """
         if self.k is not None:
             one, n = self._one(), math.prod(self.batch)
-            return Chain(
+            many = Chain(
                 [
                     Reshape((self.size,), (n, *one.in_shape)),
                     Vmap(one, n),
                     Reshape((n, *one.out_shape), self.shape),
                 ]
             )
+            return many if self.turn is None else Turned(many, self.turn.value)
         low, high = self._bounds(earlier, data)
         reshape = Reshape((self.size,), self.shape)
         match self.kind:
@@ -164,8 +172,13 @@ class Support(eqx.Module):
             case "interval":
                 return Chain([reshape, Interval(low, high, self.shape)])
             case "circular":
-                return Chain([reshape, Circular(self.shape)])
+                circle = Chain([reshape, Circular(self.shape)])
+                return circle if self.turn is None else Turned(circle, self.turn.value)
         return reshape
+
+    def turned(self, turn: Any) -> "Support":
+        """The same set, cut open elsewhere."""
+        return dataclasses.replace(self, turn=_fixed(turn))
 
     def contains(self, value: Array, earlier: Mapping[str, Array] | None = None, data: Any = None) -> Array:
         """Whether one value is in the support (its boundary included, up to rounding); never for NaN."""
@@ -233,8 +246,12 @@ def _bound(name: str, value: Bound) -> Fixed | BoundFunction:
         raise ValueError(
             requirement(name, "be finite", value, "leave out a bound that is not there: use real or positive")
         )
+    return _fixed(array)
+
+
+def _fixed(array: Any) -> Fixed:
     with jax.ensure_compile_time_eval():  # numbers, even where a target is built inside a traced function
-        return Fixed(jnp.asarray(array))
+        return Fixed(jnp.asarray(np.asarray(array, jnp.result_type(float))))
 
 
 def _bounded(kind: Kind, shape: int | Shape | None, low: Any = None, high: Any = None) -> Support:
@@ -295,7 +312,8 @@ def interval(low: Bound, high: Bound, shape: int | Shape | None = None) -> Suppo
 
 def circular(shape: int | Shape | None = None) -> Support:
     r"""Angles in $(-\pi, \pi)$."""
-    return Support("circular", _axes(shape))
+    batch = _axes(shape)
+    return Support("circular", batch, turn=_fixed(np.zeros(batch)))
 
 
 def ordered(k: int, shape: int | Shape | None = None) -> Support:
@@ -328,7 +346,8 @@ def covariance(k: int, shape: int | Shape | None = None) -> Support:
 
 def unit_vector(k: int, shape: int | Shape | None = None) -> Support:
     """Unit vectors in R^k, k >= 2; densities are with respect to surface measure."""
-    return Support("unit_vector", _axes(shape), check_positive_int("k", k, 2))
+    batch, k = _axes(shape), check_positive_int("k", k, 2)
+    return Support("unit_vector", batch, k, turn=_fixed(np.broadcast_to(np.eye(k), (*batch, k, k))))
 
 
 def zero_sum(k: int, shape: int | Shape | None = None) -> Support:

@@ -20,6 +20,7 @@ from thalweg._core import (
 )
 from thalweg.targets._data import Original, as_data, check_same_form, digest
 from thalweg.targets._space import AbstractSpace
+from thalweg.targets._turns import in_turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Target(eqx.Module):
         observe: data -> dict of the observed arrays.
         observed_names: the names of the observed arrays.
         name: for reports.
+        takes_turns: whether batches of points are evaluated one by one, as matrix factorisations want on a CPU.
     """
 
     space: AbstractSpace
@@ -70,6 +72,7 @@ class Target(eqx.Module):
     observe: Callable[..., Any] | None = eqx.field(static=True)
     observed_names: tuple[str, ...] = eqx.field(static=True)
     name: str = eqx.field(static=True)
+    takes_turns: bool = eqx.field(static=True)
     _coords: tuple[tuple[str, tuple[Any, ...]], ...] = eqx.field(static=True)
     _dims: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
     _original: Original = eqx.field(static=True)
@@ -90,7 +93,9 @@ class Target(eqx.Module):
         name: str = "target",
         coords: Mapping[str, Any] | None = None,
         dims: Mapping[str, Any] | None = None,
+        takes_turns: bool = False,
     ) -> None:
+        self.takes_turns = takes_turns
         self.space, self.log_joint, self.data = space, _in_turn(log_joint), as_data(data)
         self._original = Original(data, self.data)
         self.log_density_in_space = _in_turn(log_density_in_space)
@@ -141,9 +146,16 @@ class Target(eqx.Module):
             ValueError: if the point's shape is wrong, or a weight is given to a target that is not split.
         """
         data = self.data if data is None else data
+        if not self.takes_turns:
+            return self._log_density(u, data, weight)
+        arrays, others = eqx.partition((data, weight), eqx.is_array)
+        return in_turns(lambda u, arrays: self._log_density(u, *eqx.combine(arrays, others)))(u, arrays)
+
+    def _log_density(self, u: Array, data: Any, weight: Any) -> Scalar:
         if self.log_density_in_space is not None and isinstance(weight, int | float) and weight == 1:
             check_shape("u", u, (self.size,), "batches go through jax.vmap")
-            return jnp.asarray(self.log_density_in_space(u, data)).astype(u.dtype)
+            own, log_det = self.space.to_own(u)
+            return jnp.asarray(self.log_density_in_space(own, data)).astype(u.dtype) + log_det
         params, log_det = self.space.constrain(u, data)
         if self.log_prior is not None and self.log_likelihood is not None:
             likelihood = jax.tree.map(jnp.sum, self.log_likelihood(params, data))
@@ -236,32 +248,39 @@ class Target(eqx.Module):
             ValueError: if the structure, a shape or a dtype differs; the leaf is named.
         """
         check_same_form(as_data(data), self.data)
-        return self._with_data(data)
+        return self.changed(data=data)
 
     def in_default_precision(self) -> "Target":
         """The same target with its data, as they were first given, in what is now JAX's default precision."""
-        return self._with_data(self._original.data)
+        return self.changed()
 
     def renamed(self, name: str) -> "Target":
         """The same target under another name."""
-        return self._with_data(self._original.data, name)
+        return self.changed(name=name)
 
-    def _with_data(self, data: Any, name: str | None = None) -> "Target":
-        return Target(
-            self.space,
-            self.log_joint,
-            data,
-            log_density_in_space=self.log_density_in_space,
-            log_prior=self.log_prior,
-            log_likelihood=self.log_likelihood,
-            deterministic=self.deterministic,
-            predictive=self.predictive,
-            observe=self.observe,
-            observed_names=self.observed_names,
-            name=name or self.name,
-            coords=self.coords,
-            dims=self.dims,
-        )
+    def turned(self, turns: Mapping[str, Any]) -> "Target":
+        """The same target with its angles and unit vectors cut elsewhere: `AbstractSpace.turned`."""
+        return self.changed(space=self.space.turned(turns)) if turns else self
+
+    def changed(self, **changes: Any) -> "Target":
+        """The same target but for some of the arguments that make one."""
+        same: dict[str, Any] = {
+            "space": self.space,
+            "log_joint": self.log_joint,
+            "data": self._original.data,
+            "log_density_in_space": self.log_density_in_space,
+            "log_prior": self.log_prior,
+            "log_likelihood": self.log_likelihood,
+            "deterministic": self.deterministic,
+            "predictive": self.predictive,
+            "observe": self.observe,
+            "observed_names": self.observed_names,
+            "name": self.name,
+            "coords": self.coords,
+            "dims": self.dims,
+            "takes_turns": self.takes_turns,
+        }
+        return Target(**{**same, **changes})
 
 
 def _check_hashable(function: Any) -> None:

@@ -1,0 +1,95 @@
+"""Targets with several matrix factorisations: the same numbers as one point at a time, and no deadlock."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import thalweg as tw
+
+N = 12
+
+
+def two_kernels(p, data):
+    """Two Gaussian processes, one seen with noise."""
+    rough = p["a"] ** 2 * jnp.exp(-data["d"] / p["b"]) + 1e-2 * jnp.eye(N)
+    smooth = jnp.exp(-((data["d"] / p["a"]) ** 2)) + 1e-2 * jnp.eye(N)
+    value = jax.scipy.stats.multivariate_normal.logpdf(data["y"], jnp.zeros(N), rough + smooth)
+    return value - jnp.linalg.slogdet(smooth)[1] - p["a"] ** 2 - p["b"] ** 2
+
+
+def one_matrix(p, data):
+    return jax.scipy.stats.multivariate_normal.logpdf(p["x"], jnp.zeros(3), data["c"] + jnp.exp(p["s"]) * jnp.eye(3))
+
+
+@pytest.fixture
+def data():
+    x = np.linspace(0, 1, N)
+    return {"d": np.abs(x[:, None] - x), "y": np.sin(5 * x)}
+
+
+def test_who_takes_turns(data):
+    assert tw.from_function(two_kernels, {"a": tw.positive(), "b": tw.positive()}, data).takes_turns
+    supports = {"x": tw.real(3), "s": tw.real()}
+    assert not tw.from_function(one_matrix, supports, {"c": np.eye(3)}).takes_turns
+    assert not tw.from_function(lambda p: -(p["x"] ** 2), {"x": tw.real()}).takes_turns
+
+
+def test_values_and_derivatives(data, getkey):
+    target = tw.from_function(two_kernels, {"a": tw.positive(), "b": tw.positive()}, data)
+    plain = target.changed(takes_turns=False)
+    u = jax.random.normal(getkey(), (5, 2))
+
+    def look(t):
+        def one(u):
+            return t.log_density(u)
+
+        def of_data(y):
+            return jax.vmap(lambda u: t.log_density(u, {**t.data, "y": y}))(u).sum()
+
+        def through_batch(u):
+            return jax.vmap(one)(u).sum()
+
+        return (
+            jax.vmap(jax.value_and_grad(one))(u),
+            jax.grad(through_batch)(u),
+            jax.vmap(jax.hessian(one))(u),
+            jax.grad(of_data)(t.data["y"]),
+            jax.vmap(one, in_axes=1)(u.T),
+        )
+
+    together, alone = jax.jit(look)(target), [look_one(plain, x) for x in u]
+    (value, slope), again, curvature, of_y, transposed = together
+    np.testing.assert_allclose(value, [a[0] for a in alone], rtol=1e-12)
+    np.testing.assert_allclose(transposed, value, rtol=1e-12)
+    np.testing.assert_allclose(slope, [a[1] for a in alone], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(again, slope, rtol=1e-12)
+    np.testing.assert_allclose(curvature, [a[2] for a in alone], rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(of_y, np.sum([a[3] for a in alone], axis=0), rtol=1e-9, atol=1e-9)
+
+
+def look_one(target, u):
+    """One point, in batches of none."""
+    value, slope = jax.value_and_grad(target.log_density)(u)
+    of_y = jax.grad(lambda y: target.log_density(u, {**target.data, "y": y}))(target.data["y"])
+    return value, slope, jax.jacfwd(jax.grad(target.log_density))(u), of_y
+
+
+def test_no_deadlock():
+    """On two cores JAX hangs in `jax.vmap(jax.grad(...))` of two factorisations of 50 x 50 matrices."""
+    code = """
+import numpy as np, jax.numpy as jnp, thalweg as tw
+n = 50
+d = np.abs(np.subtract.outer(np.linspace(0, 1, n), np.linspace(0, 1, n)))
+def f(p, data):
+    a, b = (jnp.exp(-data / p[k]) + 1e-2 * jnp.eye(n) for k in "ab")
+    half = sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(x))).sum() for x in (a, b))
+    return half - jnp.log(p["a"]) ** 2 - jnp.log(p["b"]) ** 2
+target = tw.from_function(f, {"a": tw.positive(), "b": tw.positive()}, d)
+print(tw.infer(target, seed=0, progress=False).verdict.ok)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "True"
