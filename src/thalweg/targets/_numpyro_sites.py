@@ -127,8 +127,8 @@ def refuse_site(name: str, site: Mapping[str, Any]) -> None:
     is_latent = site["type"] == "sample" and not site["is_observed"]
     if is_latent and getattr(innermost(site["fn"].support), "is_discrete", False):
         remedy = (
-            "give the model its data if it is observed, else sum it out by hand (logsumexp over its values, in a mixture "
-            "or numpyro.factor), since flows are continuous"
+            "give the model its data if it is observed; else sum it out by hand (logsumexp over its values, in a "
+            "mixture or numpyro.factor), since flows are continuous"
         )
         raise RefusedError(requirement(f"site {name!r}", "be continuous", f"the discrete {family(site)}", remedy))
 
