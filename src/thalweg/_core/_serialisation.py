@@ -186,6 +186,13 @@ def write_file(path: str | Path, kind: str, value: Any) -> Path:
     return write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
+def _check_readable(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if not os.access(path, os.R_OK):
+        raise FileError(f"{path} cannot be read: its permissions do not let you")
+
+
 def read_file(path: str | Path, kind: str) -> Any:
     """What `write_file` saved at `path`.
 
@@ -194,10 +201,7 @@ def read_file(path: str | Path, kind: str) -> Any:
         FileError: if it is cut short, changed, of a newer format, of another kind, or not ours at all.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    if not os.access(path, os.R_OK):
-        raise FileError(f"{path} cannot be read: its permissions do not let you")
+    _check_readable(path)
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
