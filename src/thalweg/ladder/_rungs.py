@@ -106,28 +106,25 @@ def gaussian_rung(
         process, process.init(first, starts.scale_tril, widest=_WIDEST), "Gaussian start", fit_key, judge_key
     )
     modes, tried, idle = fitted.modes(), np.empty((0, target.size)), 0
-    apart = modes.are_apart(target)
     scouts = None if budget.is_over else send_scouts(target, starts.points)
     for i, round_key in enumerate(split_on_host(else_key, _MOST_ROUNDS)):
-        most_idle = _MOST_IDLE if apart else _MOST_IDLE_ALONE
+        most_idle = _MOST_IDLE if modes.far else _MOST_IDLE_ALONE
         if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle >= most_idle:
             break
         scout_key, fit_key, judge_key = split_on_host(round_key, 3)
         # lower ends would hold next to nothing, were they three times as wide each way as the widest mode
         least = modes.elbo[0] - NATS - modes.log_volumes(target).max() - target.size * np.log(_WIDER)
-        further = scouts.elsewhere(modes, _MORE_ELSEWHERE if apart else _ELSEWHERE, tried, least)
+        further = scouts.elsewhere(modes, _MORE_ELSEWHERE if modes.far else _ELSEWHERE, tried, least)
         before = len(modes.elbo)
         if len(further):
             _, more = fit(careful, careful.init(further), f"Gaussian elsewhere {i + 1}", fit_key, judge_key)
             fitted, tried = fitted.joined(more), np.concatenate([tried, further])
             modes = fitted.modes()
-            apart = modes.are_apart(target)
         elif modes.far or len(scouts.left_out(modes)):
             scouts = send_scouts_between(target, modes, scouts.ends[np.isfinite(scouts.log_p)], numpy_rng(scout_key))
         else:
             break
-        # down a funnel there is always another place, and all are one
-        idle = 0 if apart and len(modes.elbo) > before else idle + 1
+        idle = idle + 1 if len(modes.elbo) == before else 0
     missed = None
     if modes.far and scouts is not None:
 
