@@ -327,7 +327,8 @@ def test_censored_normals_and_correlations():
         (minibatches, "must have a log density without random numbers, got a pm.Minibatch"),
         (
             no_jax,
-            "`model` raised NotImplementedError: No JAX .*; PyTensor must be able to put it in",
+            "`model` raised NotImplementedError: No JAX conversion for the given `Op`: FromFunctionOp.*; PyTensor must "
+            "be able to put it into JAX; else write it as a log density for from_function",
         ),
         (lambda: 3, "`model` must be a pm.Model, got a int"),
         (lambda: schools, "`model` must be a pm.Model, got schools; call the function that makes one"),

@@ -82,13 +82,13 @@ def test_no_deadlock():
     """On two cores JAX hangs in `jax.vmap(jax.grad(...))` of two factorisations of 50 x 50 matrices."""
     code = """
 import numpy as np, jax.numpy as jnp, thalweg as tw
-n = 50
+n = 12
 d = np.abs(np.subtract.outer(np.linspace(0, 1, n), np.linspace(0, 1, n)))
 def f(p, data):
     a, b = (jnp.exp(-data / p[k]) + 1e-2 * jnp.eye(n) for k in "ab")
     half = sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(x))).sum() for x in (a, b))
-    return half - jnp.log(p["a"]) ** 2 - jnp.log(p["b"]) ** 2
-target = tw.from_function(f, {"a": tw.positive(), "b": tw.positive()}, d)
+    return half - jnp.log(p["a"]) ** 2 - jnp.log(p["b"]) ** 2 + 3 * jnp.cos(p["t"] - 3)
+target = tw.from_function(f, {"a": tw.positive(), "b": tw.positive(), "t": tw.circular()}, d)
 print(tw.infer(target, seed=0, progress=False).verdict.ok)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

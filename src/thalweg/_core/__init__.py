@@ -1,6 +1,7 @@
 """What every room may use: array types, checks, trees, batching, roots, precision, files and their registry."""
 
 from thalweg._core._ahead import ahead, one_at_a_time
+from thalweg._core._angles import wrap_angle
 from thalweg._core._batching import in_pieces, over_batch
 from thalweg._core._checks import (
     check_choice,
@@ -60,6 +61,7 @@ __all__ = [
     "stack_modules",
     "trainable",
     "wide_jit",
+    "wrap_angle",
     "write_atomically",
     "write_file",
 ]

@@ -8,7 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, Cost, Fixed, Scalar, Shape, check_positive_int, from_numpy, register, requirement
+from thalweg._core import (
+    Array,
+    Cost,
+    Fixed,
+    Scalar,
+    Shape,
+    check_positive_int,
+    from_numpy,
+    register,
+    requirement,
+    wrap_angle,
+)
 from thalweg.bijections._bijection import AbstractBijection
 from thalweg.bijections._supports import LIMIT, AbstractOneFewer, clip, from_interval, to_interval
 
@@ -136,8 +147,7 @@ class Turned(AbstractBijection):
     def _turned(self, y: Array, *, back: bool) -> Array:
         turn = self.turn.value.astype(y.dtype)
         if turn.ndim == y.ndim:
-            angle = y - turn if back else y + turn
-            return angle - 2 * math.pi * jnp.round(angle / (2 * math.pi))
+            return wrap_angle(y - turn if back else y + turn)
         return jnp.einsum("...ji,...j->...i" if back else "...ij,...j->...i", turn, y)
 
     def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:

@@ -23,6 +23,7 @@ from thalweg.targets import Starts, Target
 
 _STEPS, _FURTHER_STEPS = 500, 2500
 _SOON = 1e-3
+"""Seconds left to a rung that begins as the budget ends."""
 _GOOD_KHAT, _GOOD_SHARE = 0.5, 0.5
 """A Gaussian whose weights are this good needs no flow; a flow that is trusted, with this share, no further steps."""
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 import equinox as eqx
-import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
-from thalweg._core import Array, in_pieces
+from thalweg._core import Array, in_pieces, wrap_angle
 from thalweg.ladder._scout import send_scouts
 from thalweg.targets import Target
 
@@ -20,7 +20,7 @@ _PIECE = 256
 
 @eqx.filter_jit
 def _joint_piece(target: Target, params: dict[str, Array]) -> Array:
-    return jax.lax.map(lambda one: target.log_joint(one, target.data), params, batch_size=_PIECE)
+    return target.each(lambda one: target.log_joint(one, target.data))(params)
 
 
 def turned(target: Target, points: np.ndarray) -> Target:
@@ -35,15 +35,14 @@ def turned(target: Target, points: np.ndarray) -> Target:
     ends = scouts.ends[np.isfinite(scouts.log_p)][:_ENDS]
     if not len(ends):
         return target
-    at = [target.constrain(jax.numpy.asarray(u, jax.numpy.result_type(float)))[0] for u in ends]
+    at = [target.constrain(jnp.asarray(u, jnp.result_type(float)))[0] for u in ends]
     params = {n: np.stack([np.asarray(one[n]) for one in at]) for n in target.names}
-    rng = np.random.default_rng(0)
     new = {}
     for name, turn in target.space.turns.items():
         look = _circle if turn.shape == target.space.shapes[name] else _sphere
         new[name] = np.array(turn)
         for index in np.ndindex(turn.shape if look is _circle else turn.shape[:-2]):
-            new[name][index] = look(target, params, name, index, turn[index], rng)
+            new[name][index] = look(target, params, name, index, turn[index])
     return target.turned(new)
 
 
@@ -57,23 +56,19 @@ def _log_joint_where(target: Target, params: dict[str, np.ndarray], name: str, i
     return np.where(np.isnan(found), -np.inf, found)
 
 
-def _circle(
-    target: Target, params: dict[str, np.ndarray], name: str, index: Any, turn: Any, rng: np.random.Generator
-) -> Any:
+def _circle(target: Target, params: dict[str, np.ndarray], name: str, index: Any, turn: Any) -> Any:
     """The angle to add so that the cut, opposite to it, is where the density nearby is lowest."""
     angles = turn - np.pi + 2 * np.pi * np.arange(_ANGLES) / _ANGLES
-    found = logsumexp(_log_joint_where(target, params, name, index, _wrap(angles)), axis=0)
-    between = _wrap(angles[:, None] - angles)
+    found = logsumexp(_log_joint_where(target, params, name, index, wrap_angle(angles)), axis=0)
+    between = wrap_angle(angles[:, None] - angles)
     cost = logsumexp(found - 0.5 * (between / _NEAR) ** 2, axis=1)
     best = int(np.argmin(cost))
-    return _wrap(angles[best] + np.pi) if cost[best] < cost[0] - _WORTH else turn
+    return wrap_angle(angles[best] + np.pi) if cost[best] < cost[0] - _WORTH else turn
 
 
-def _sphere(
-    target: Target, params: dict[str, np.ndarray], name: str, index: Any, turn: Any, rng: np.random.Generator
-) -> Any:
+def _sphere(target: Target, params: dict[str, np.ndarray], name: str, index: Any, turn: Any) -> Any:
     """Of some orthogonal matrices, that with which the density on the cut (half a great circle) is lowest."""
-    k = len(turn)
+    k, rng = len(turn), np.random.default_rng(0)
     frames = [turn, *(np.linalg.qr(rng.standard_normal((k, k)))[0] for _ in range(_FRAMES - 1))]
     on_cut = rng.standard_normal((_ON_CUT, k))
     on_cut[:, -1], on_cut[:, -2] = 0, -np.abs(on_cut[:, -2])
@@ -83,7 +78,3 @@ def _sphere(
     cost = logsumexp(found, axis=(0, 2))
     best = int(np.argmin(cost))
     return frames[best] if cost[best] < cost[0] - _WORTH else turn
-
-
-def _wrap(angle: Any) -> Any:
-    return angle - 2 * np.pi * np.round(angle / (2 * np.pi))

@@ -1,7 +1,5 @@
 """Draws of a flow pushed through the target, in pieces of one size so that nothing recompiles for another n."""
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -78,25 +76,20 @@ def _nothing(*_: Any) -> dict[str, Array]:
     return {}
 
 
-def _each(target: Target) -> Callable[..., Any]:
-    """`jax.vmap`, or one by one where the target takes turns: its other functions factorise what its density does."""
-    return (lambda function: functools.partial(jax.lax.map, function)) if target.takes_turns else jax.vmap
-
-
 @eqx.filter_jit
 def _derive_rows(target: Target, params: dict[str, Array]) -> dict[str, Array]:
-    return _each(target)(lambda one: (target.deterministic or _nothing)(one, target.data))(params)
+    return target.each(lambda one: (target.deterministic or _nothing)(one, target.data))(params)
 
 
 @eqx.filter_jit
 def _predict_rows(target: Target, key: PRNGKeyArray, number: Array, params: dict[str, Array]) -> dict[str, Array]:
     keys = jax.random.split(jax.random.fold_in(key, number), next(iter(params.values())).shape[0])
-    return _each(target)(lambda at: (target.predictive or _nothing)(at[0], at[1], target.data))((keys, params))
+    return target.each(lambda at: (target.predictive or _nothing)(*at, target.data))((keys, params))
 
 
 @eqx.filter_jit
 def _likelihood_rows(target: Target, params: dict[str, Array]) -> Any:
-    return _each(target)(lambda one: (target.log_likelihood or _nothing)(one, target.data))(params)
+    return target.each(lambda one: (target.log_likelihood or _nothing)(one, target.data))(params)
 
 
 def _draw(flow: AbstractSampler, key: PRNGKeyArray, n: int, *, defensive: float) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, Fixed, Shape, check_positive_int, register, requirement
+from thalweg._core import Array, Fixed, Shape, check_positive_int, register, requirement, wrap_angle
 from thalweg.bijections import (
     AbstractBijection,
     Chain,
@@ -131,8 +131,7 @@ class Support(eqx.Module):
     def at_end(self, values: np.ndarray) -> Any:
         """Whether any number of each value, (n, *shape), is as near to a fixed end as its precision can hold; (n,)."""
         if self.kind == "circular" and self.turn is not None:
-            turned = values - np.asarray(self.turn.value)
-            values = (turned - 2 * np.pi * np.round(turned / (2 * np.pi))).astype(values.dtype)
+            values = wrap_angle(values - np.asarray(self.turn.value)).astype(values.dtype)
         near = np.zeros(values.shape, bool)
         for end in self._fixed_ends():
             if end is not None:
@@ -311,7 +310,7 @@ def interval(low: Bound, high: Bound, shape: int | Shape | None = None) -> Suppo
 
 
 def circular(shape: int | Shape | None = None) -> Support:
-    r"""Angles in $(-\pi, \pi)$."""
+    r"""Angles in $(-\pi, \pi)$; on R the circle is cut open, by `infer` where the density is low."""
     batch = _axes(shape)
     return Support("circular", batch, turn=_fixed(np.zeros(batch)))
 
@@ -345,7 +344,10 @@ def covariance(k: int, shape: int | Shape | None = None) -> Support:
 
 
 def unit_vector(k: int, shape: int | Shape | None = None) -> Support:
-    """Unit vectors in R^k, k >= 2; densities are with respect to surface measure."""
+    """Unit vectors in R^k, k >= 2; densities are with respect to surface measure.
+
+    On R^(k-1) the sphere is cut open, by `infer` where the density is low.
+    """
     batch, k = _axes(shape), check_positive_int("k", k, 2)
     return Support("unit_vector", batch, k, turn=_fixed(np.broadcast_to(np.eye(k), (*batch, k, k))))
 

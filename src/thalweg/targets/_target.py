@@ -1,6 +1,7 @@
 """The contract that every inference needs: a log density on R^d, and the way back to the parameters."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -167,6 +168,13 @@ class Target(eqx.Module):
             remedy = "build the target with from_likelihood"
             raise ValueError(requirement("weight", "be 1 for a target that is not split", weight, remedy))
         return jnp.asarray(value).astype(u.dtype) + log_det
+
+    def each(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A function of one point's quantities, for rows of them: by `jax.vmap`, or one by one if it takes turns.
+
+        What else belongs to a target factorises the same matrices as its log density.
+        """
+        return functools.partial(jax.lax.map, function) if self.takes_turns else jax.vmap(function)
 
     def constrain(self, u: Float[Array, "..."]) -> tuple[dict[str, Array], Scalar]:
         """One point of R^d as (name -> array, log-determinant of the map)."""

@@ -18,7 +18,7 @@ from thalweg._core import Array, Scalar
 
 _WAITING = frozenset(
     {"cholesky", "triangular_solve", "lu", "geqrf", "geqp3", "householder_product", "eigh", "eig", "svd", "schur"}
-    | {"hessenberg", "tridiagonal", "tridiagonal_solve", "qr", "symmetric_product"}
+    | {"hessenberg", "tridiagonal", "tridiagonal_solve", "qr"}
 )
 """JAX's names of what takes a batch to the pool."""
 _LARGE = 64
