@@ -85,18 +85,9 @@ def test_settles_early_and_cools_down():
 
 
 def test_too_long_steps_from_a_good_start_are_taken_back():
-    """In 60 dimensions with a stiff bend, Adam's noise at this rate leads away from a start that is all but right."""
-
-    def bent(params):
-        x = params["x"]
-        return norm.logpdf(x[::2]).sum() + norm.logpdf(x[1::2], 3 * x[::2] * jnp.roll(x[::2], 1), 0.2).sum()
-
-    target = tw.from_function(bent, {"x": tw.real(60)})
-    gaussian = GaussianFit(target)
-    good = run(gaussian, gaussian.init(np.zeros((1, 60))), jax.random.key(0), steps=300).state
-    start = tw.make_flow("realnvp", 60, loc=good.loc[0], scale_tril=good.scale_tril[0])
-    process = Fit(ReverseKL(target, 64, path=True), learning_rate=0.3, window=None)
-    result = run(process, process.init(start), jax.random.key(1), steps=400)
-    elbo = result.history["elbo"]
+    """From the exact answer, whose log evidence is 0, the noise of few draws at this rate leads a thousand nats off."""
+    target = tw.from_function(lambda params: norm.logpdf(params["x"]).sum(), {"x": tw.real(60)})
+    process = Fit(ReverseKL(target, 8, path=False), learning_rate=0.15, window=None)
+    result = run(process, process.init(tw.make_flow("realnvp", 60)), jax.random.key(1), steps=400)
     assert int(result.state.n_rollbacks) > 0
-    assert np.median(elbo[-20:]) > np.median(elbo[:5])
+    assert -10 < np.median(result.history["elbo"][-20:]) < 0
