@@ -6,7 +6,7 @@ from thalweg.flows import FLOWS, make_flow
 from thalweg.infer import infer
 from thalweg.posterior import Bound, Comparison, Estimate, Posterior, Verdict, compare, load
 from thalweg.report import report
-from thalweg.run import Interrupted, Status
+from thalweg.run import Evaluations, Interrupted, Status
 from thalweg.targets import (
     Target,
     cholesky_corr,
@@ -37,6 +37,7 @@ __all__ = [
     "Bound",
     "Comparison",
     "Estimate",
+    "Evaluations",
     "FileError",
     "Interrupted",
     "Posterior",

@@ -27,7 +27,7 @@ from thalweg.posterior import Posterior, load
 from thalweg.posterior import preload as preload_arviz
 from thalweg.report import preload as preload_report
 from thalweg.report import report as write_report
-from thalweg.run import Interrupted
+from thalweg.run import Evaluations, Interrupted
 from thalweg.targets import Target, from_file
 
 UNTRUSTED, BAD_INPUT, INTERRUPTED = 3, 2, 130
@@ -154,6 +154,9 @@ def infer(
     steps: Annotated[int | None, typer.Option(help="The most steps of the flow's fit.")] = None,
     seed: Annotated[int, typer.Option(help="All randomness comes from it.")] = 0,
     budget: Annotated[float | None, typer.Option(help="Seconds for the fit.")] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help="Evaluations of the log density for the fit, instead of seconds.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Rows of data a step (log_prior and log_likelihood models).")
     ] = None,
@@ -166,6 +169,8 @@ def infer(
 ) -> None:
     """Fit, write, print."""
     checkpoint = out / "checkpoint.thalweg"
+    if not (budget is None or evaluations is None):
+        raise ValueError(requirement("evaluations", "be left out where there is a budget of seconds", evaluations))
     if float64:
         jax.config.update("jax_enable_x64", True)
     try:
@@ -180,7 +185,7 @@ def infer(
                 target,
                 flow,
                 seed,
-                budget,
+                budget if evaluations is None else Evaluations(evaluations),
                 progress=not (quiet or as_json),
                 steps=steps,
                 batch_size=batch_size,
@@ -373,16 +378,20 @@ def _write_csv(path: Path, draws: dict[str, np.ndarray]) -> None:
     np.savetxt(path, table, delimiter=",", header=",".join(quoted), comments="", fmt=digits)
 
 
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
 def _print_summary(posterior: Posterior, summary: dict[str, Any], out: Path) -> None:
     console = Console(width=max(shutil.get_terminal_size().columns, 80), highlight=False)
     table = Table(title=f"Posterior of {posterior.name}", title_justify="left")
     table.add_column("parameter")
-    heads = {"mean": "mean", "sd": "sd", "q05": "5 %", "q50": "50 %", "q95": "95 %", "mcse": "MCSE"}
+    heads = {"mean": "mean", "sd": "sd", "q05": "5 %", "q50": "50 %", "q95": "95 %", "mcse": "MCSE", "khat": "k-hat"}
     for head in heads.values():
         table.add_column(head, justify="right")
     rows = summary["parameters"]
     for row in rows[:_MOST_ROWS]:
-        table.add_row(row["name"], *(("-" if row[k] is None else f"{row[k]:.4g}") for k in heads))
+        table.add_row(row["name"], *(_cell(row[k], ".2f" if k == "khat" else ".4g") for k in heads))
     if rows:
         console.print(table)
     if len(rows) > _MOST_ROWS:

@@ -94,7 +94,7 @@ def test_plain_summary():
     assert [r.name for r in rows] == ["mu", *[f"theta[{i},{j}]" for i in (0, 1) for j in (0, 1)], "flag"]
     column = draws["theta"][:, 1, 0]
     expected = [np.mean(column), np.std(column, ddof=1), *array_stats.quantile(column, [0.05, 0.5, 0.95])]
-    np.testing.assert_allclose(rows[3][1:], [*expected, np.std(column, ddof=1) / np.sqrt(1000)])
+    np.testing.assert_allclose(rows[3][1:-1], [*expected, np.std(column, ddof=1) / np.sqrt(1000)])
 
 
 def test_weighted_summary():
@@ -111,7 +111,20 @@ def test_weighted_summary():
 def test_equal_weights_agree_with_none():
     draws = {"x": np.random.default_rng(0).normal(size=(500, 3))}
     plain, weighted = summarise(draws), summarise(draws, np.zeros(500))
-    np.testing.assert_allclose([r[1:] for r in plain], [r[1:] for r in weighted], rtol=2e-3)
+    np.testing.assert_allclose([r[1:-1] for r in plain], [r[1:-1] for r in weighted], rtol=2e-3)
+
+
+def test_khat_of_means():
+    """Of a Cauchy quantity the mean does not exist, whatever the weights; of plain draws nothing is said."""
+    rng = np.random.default_rng(0)
+    draws = {"light": rng.normal(size=4000), "heavy": rng.standard_cauchy(4000), "wild": np.full(4000, 1.0)}
+    draws["wild"][3] = np.inf
+    raw = 0.1 * rng.normal(size=4000)
+    light, heavy, wild = (row.khat for row in summarise(draws, raw, raw_log_weights=raw))
+    assert light < 0.3
+    assert 0.7 < heavy < 1.3
+    assert wild == np.inf
+    assert all(np.isnan(row.khat) for row in summarise(draws))
 
 
 def test_infinite_draws_do_not_warn_and_empty_ones_are_refused():

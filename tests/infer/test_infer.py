@@ -136,6 +136,19 @@ def test_budget_is_kept_about():
     assert any("budget" in s or "no longer improved" in s for s in posterior.steps_taken)
 
 
+def test_budget_of_evaluations_is_the_same_on_every_machine():
+    """It stops at the same step however the time falls; a Gaussian fit and the flow's first steps use it up."""
+    options = {"flow": "realnvp", "steps": 200_000, "progress": False}
+    few, again = (tw.infer(_target(), budget=tw.Evaluations(100_000), **options) for _ in range(2))
+    more = tw.infer(_target(), budget=tw.Evaluations(200_000), **options)
+    np.testing.assert_array_equal(few.trace["elbo"], again.trace["elbo"])
+    np.testing.assert_array_equal(few.sample(20)["beta"], again.sample(20)["beta"])
+    assert any("budget" in s for s in few.steps_taken)
+    # 128 draws a step, chunks of 50; what follows the fit is 10,000 draws and the look at where they lead
+    assert abs(len(more.trace["elbo"]) - len(few.trace["elbo"]) - 100_000 / 128) <= 100
+    assert 90_000 < few.settings["evaluations"] < 250_000
+
+
 def test_minibatches_reach_the_posterior():
     rng = np.random.default_rng(0)
     y = rng.normal(0.7, 1.0, 400)
@@ -195,12 +208,12 @@ def test_starts_from_an_arviz_posterior(whole):
         ({"flow": "realnpv"}, r"`flow` must be one of .*, got 'realnpv'; did you mean 'realnvp'\?"),
         ({"steps": -5}, "`steps` must be a whole number of at least 1, got -5"),
         ({"steps": 2.5}, "`steps` must be a whole number"),
-        ({"budget": 0}, "`budget` must be a positive number of seconds, got 0"),
+        ({"budget": 0}, r"`budget` must be a positive number of seconds, or Evaluations\(n\), got 0"),
         ({"seed": "a"}, "`seed` must be an int or a JAX key"),
         ({"dtype": "float16"}, "`dtype` must be float32 or float64"),
         ({"batch_size": 10}, "`batch_size` must be None unless the target comes from from_likelihood"),
         ({"learning_rate": -1.0}, "`learning_rate` must be a positive number, got -1.0"),
-        ({"budget": "x"}, "`budget` must be a positive number of seconds, got 'x'"),
+        ({"budget": "x"}, r"`budget` must be a positive number of seconds, or Evaluations\(n\), got 'x'"),
         ({"flow": 3}, "`flow` must be a distribution, or one of auto, .*, got int"),
         ({"flow": "AUTO"}, "did you mean 'auto'?"),
         (
@@ -210,6 +223,7 @@ def test_starts_from_an_arviz_posterior(whole):
         ({"mesh": 3}, "`mesh` must be a jax.sharding.Mesh, got int"),
         ({"checkpoint": "nowhere/c.thalweg"}, "`checkpoint` must be a file in a folder that is there"),
         ({"init": {"gamma": 1.0}}, "gamma"),
+        ({"budget": -2.0}, r"`budget` must be a positive number of seconds, or Evaluations\(n\), got -2.0"),
         ({"resume": True}, "`checkpoint` must be the file to resume from, got None"),
     ],
 )

@@ -163,7 +163,9 @@ def test_chains_run_until_their_draws_are_enough(gaussian):
 def test_messages(gaussian):
     with pytest.raises(ValueError, match="`n` must be a whole number of at least 64, got 16"):
         gaussian.refine("imh", n=16, progress=False)
-    with pytest.raises(ValueError, match=r"`budget` must be a positive number of seconds, got -1.0"):
+    with pytest.raises(
+        ValueError, match=r"`budget` must be a positive number of seconds, or Evaluations\(n\), got -1.0"
+    ):
         gaussian.refine("imh", budget=-1.0, progress=False)
     with pytest.raises(ValueError, match="`method` must be one of imh, neutra"):
         gaussian.refine("nuts", progress=False)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from thalweg._core import FileError
-from thalweg.run import AbstractJittedProcess, Checkpoint, Interrupted, Status, run
+from thalweg.run import AbstractJittedProcess, Checkpoint, Interrupted, Limit, Status, run
 
 
 class Walk(AbstractJittedProcess):
@@ -97,7 +97,7 @@ def test_budget_stops():
             time.sleep(0.02)
             return state, None
 
-    result = run(Slow(), jnp.zeros(()), KEY, steps=10**6, deadline=time.monotonic() + 0.6)
+    result = run(Slow(), jnp.zeros(()), KEY, steps=10**6, limit=Limit.of(0.6))
     assert result.status is Status.BUDGET
     assert 1 < len(result.history["elbo"]) < 10**5
 

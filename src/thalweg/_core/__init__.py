@@ -11,6 +11,7 @@ from thalweg._core._checks import (
     check_trailing_shape,
     requirement,
 )
+from thalweg._core._count import Count, count, counted, counting
 from thalweg._core._files import write_atomically
 from thalweg._core._guests import import_guest
 from thalweg._core._jit import wide_jit
@@ -25,6 +26,7 @@ __all__ = [
     "Array",
     "Bool",
     "Cost",
+    "Count",
     "FileError",
     "Fixed",
     "Float",
@@ -43,6 +45,9 @@ __all__ = [
     "check_positive_int",
     "check_shape",
     "check_trailing_shape",
+    "count",
+    "counted",
+    "counting",
     "from_numpy",
     "import_guest",
     "in_pieces",

@@ -8,13 +8,26 @@ import numpy as np
 from thalweg._core import requirement
 from thalweg.diagnostics._ess import mcse_mean
 from thalweg.diagnostics._evidence import weighted_quantile
+from thalweg.diagnostics._psis import parameter_khat
 from thalweg.diagnostics._weights import as_log_weights
 
 _LEVELS = np.array([0.05, 0.5, 0.95])
 
 
 class SummaryRow(NamedTuple):
-    """A scalar quantity: its name (`theta[0,1]`), mean, sd, 5, 50 and 95 % quantiles, standard error of the mean."""
+    """A scalar quantity.
+
+    Attributes:
+        name: `theta[0,1]`, say.
+        mean: its mean.
+        sd: its standard deviation.
+        q05: its 5 % quantile.
+        q50: its median.
+        q95: its 95 % quantile.
+        mcse: the standard error of the mean.
+        khat: of weighted draws, the k-hat of the mean (`parameter_khat`): above 0.7 the mean and its error are not
+            to be relied on, as where a tail is so heavy that there is none. NaN where draws carry no weights.
+    """
 
     name: str
     mean: float
@@ -23,10 +36,15 @@ class SummaryRow(NamedTuple):
     q50: float
     q95: float
     mcse: float
+    khat: float
 
 
 def summarise(
-    draws: Mapping[str, np.ndarray], log_weights: np.ndarray | None = None, *, chains: int | None = None
+    draws: Mapping[str, np.ndarray],
+    log_weights: np.ndarray | None = None,
+    *,
+    raw_log_weights: np.ndarray | None = None,
+    chains: int | None = None,
 ) -> list[SummaryRow]:
     """Summarise independent draws, weighted or not, or chains, in the order of the names.
 
@@ -37,6 +55,7 @@ def summarise(
     Args:
         draws: name -> (S, *shape), booleans and integers too.
         log_weights: (S,), up to a constant; None for plain draws.
+        raw_log_weights: (S,), as they were before they were smoothed, for the k-hat; None: as they are.
         chains: the draws are so many chains, one after the other: the error of the mean is sd / sqrt(ESS).
 
     Returns:
@@ -44,6 +63,7 @@ def summarise(
     """
     rows = []
     weights = None if log_weights is None else as_log_weights(log_weights)
+    raw = weights if raw_log_weights is None else raw_log_weights
     for name, values in draws.items():
         array = np.asarray(values, dtype=np.float64)
         if array.ndim == 0 or array.shape[0] == 0:
@@ -53,9 +73,19 @@ def summarise(
             numbers = _plain(columns) if weights is None else _weighted(columns, weights)
             if chains is not None:
                 numbers[-1] = [mcse_mean(column.reshape(chains, -1)) for column in columns.T]
+        khats = np.full(columns.shape[1], np.nan) if raw is None else _khats(columns, raw)
         names = _element_names(name, array.shape[1:])
+        numbers = np.concatenate([numbers, khats[None]])
         rows += [SummaryRow(label, *map(float, row)) for label, row in zip(names, numbers.T, strict=True)]
     return rows
+
+
+def _khats(columns: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
+    """The k-hat of every mean; inf where a draw with weight is not finite."""
+    counted = np.isfinite(log_weights)
+    lost = ~np.isfinite(columns[counted]).all(axis=0)
+    kept = np.where(counted[:, None] & ~lost, columns, 0.0)
+    return np.where(lost, np.inf, parameter_khat(kept, log_weights))
 
 
 def _plain(columns: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, Float, PRNGKeyArray, Scalar, Skeleton
+from thalweg._core import Array, Count, Float, PRNGKeyArray, Scalar, Skeleton
 from thalweg.fit._optimiser import init_optimiser, optimiser_step
 from thalweg.objectives import AbstractObjective
 from thalweg.run import AbstractJittedProcess, Status
@@ -134,6 +134,10 @@ class Fit(AbstractJittedProcess[FitState]):
             bad_run=(state.bad_run + bad) * bad,
         )
         return state, {"elbo": aux["elbo"], "good": good}
+
+    def evaluations(self, records: dict[str, np.ndarray]) -> Count:
+        """One of each draw."""
+        return Count(gradients=self.objective.evaluations * len(records["elbo"]))
 
     def review(
         self, state: FitState, history: dict[str, np.ndarray], *, steps: int, hurry: bool

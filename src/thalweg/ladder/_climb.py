@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,8 +21,6 @@ from thalweg.posterior import Posterior, make_posterior, rehearse
 from thalweg.targets import Starts, Target
 
 _STEPS, _FURTHER_STEPS = 500, 2500
-_SOON = 1e-3
-"""Seconds left to a rung that begins as the budget ends."""
 _GOOD_KHAT, _GOOD_SHARE = 0.5, 0.5
 """A Gaussian whose weights are this good needs no flow; a flow that is trusted, with this share, no further steps."""
 
@@ -126,8 +123,7 @@ class Climb:
         verdict = posterior.verdict
         if verdict.ok or verdict.missed_mode or posterior.log_weights is None or self.budget.is_over:
             return posterior
-        left = None if self.budget.deadline is None else max(self.budget.deadline - time.monotonic(), _SOON)
-        refined = posterior.refine(seed=key, budget=left, progress=self.budget.progress)
+        refined = posterior.refine(seed=key, budget=self.budget.limit, progress=self.budget.progress)
         if refined.verdict.ok:
             return refined
         why = f"{refined.steps_taken[-1]}; not kept: {'; '.join(refined.verdict.reasons)}"

@@ -1,6 +1,5 @@
 """The rungs: a Gaussian, then a flow on top of it; each says what it did."""
 
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from thalweg.flows import tail_degrees_of_freedom
 from thalweg.ladder._modes import NATS, Fitted, Mode
 from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, unseen
 from thalweg.objectives import ReverseKL
-from thalweg.run import Checkpoint, Progress, Status, run
+from thalweg.run import Checkpoint, Limit, Progress, Status, run
 from thalweg.targets import Starts, Target, log_density_of_rows
 
 _N_STARTS, _WIDEST, _WIDER = 3, 10.0, 3.0
@@ -32,19 +31,19 @@ class Budget(NamedTuple):
     """What bounds a rung and where it speaks.
 
     Attributes:
-        deadline: a `time.monotonic()` to be ready by, or None.
+        limit: what it may use up.
         progress: the bar.
         checkpoint: where the state is kept, or None.
     """
 
-    deadline: float | None
+    limit: Limit
     progress: Progress
     checkpoint: Checkpoint | None
 
     @property
     def is_over(self) -> bool:
-        """Whether there is no time left."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        """Whether nothing is left."""
+        return self.limit.is_over
 
 
 class Rung(NamedTuple):
@@ -94,7 +93,7 @@ def gaussian_rung(
     def fit(
         process: GaussianFit, state: GaussianState, name: str, fit_key: PRNGKeyArray, judge_key: PRNGKeyArray
     ) -> tuple[Any, Fitted]:
-        bounds = {"progress": budget.progress, "checkpoint": budget.checkpoint, "deadline": budget.deadline}
+        bounds = {"progress": budget.progress, "checkpoint": budget.checkpoint, "limit": budget.limit}
         result = run(process, state, fit_key, steps=steps, name=name, **bounds)
         elbo = _elbo_of_starts(target, result.state, numpy_rng(judge_key))
         gaussians = [Mode(*one) for one in zip(result.state.loc, result.state.scale_tril, strict=True)]
@@ -189,7 +188,7 @@ def flow_rung(process: Fit, flow: AbstractSampler, name: str, key: PRNGKeyArray,
         name=f"flow {name}",
         progress=budget.progress,
         checkpoint=budget.checkpoint,
-        deadline=budget.deadline,
+        limit=budget.limit,
     )
     elbo = result.history["elbo"]
     skipped = int(result.state.n_bad)

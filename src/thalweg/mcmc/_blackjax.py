@@ -39,6 +39,12 @@ class Tuning(NamedTuple):
     n_steps: Scalar
 
 
+class _Leaps(NamedTuple):
+    """What is kept of a step of the adaptation: its leapfrog steps."""
+
+    taken: Array
+
+
 @contextlib.contextmanager
 def _as_blackjax_is() -> Iterator[Any]:
     """BlackJAX mixes types and ranks, which a user's strict setting would refuse."""
@@ -70,8 +76,8 @@ def start_hamiltonian(log_density: Callable[[Array], Scalar], at: Array) -> Any:
 
 def step_hamiltonian(
     log_density: Callable[[Array], Scalar], tuning: Tuning, key: PRNGKeyArray, state: Any
-) -> tuple[Any, Scalar]:
-    """(state after one trajectory, the chance that its end had).
+) -> tuple[Any, Scalar, Scalar]:
+    """(state after one trajectory, the chance that its end had, how many leapfrog steps it took).
 
     The lengths are a share of the longest, from a Halton sequence, the same for all chains of a batch: none waits.
     """
@@ -86,12 +92,12 @@ def step_hamiltonian(
             integration_steps_params=(tuning.n_steps,),
         )
         state, info = kernel.step(key, state)
-        return state, info.acceptance_rate
+        return state, info.acceptance_rate, info.num_integration_steps
 
 
 def tune_hamiltonian(
     log_density: Callable[[Array], Scalar], positions: Array, key: PRNGKeyArray, steps: int
-) -> tuple[Array, Tuning]:
+) -> tuple[Array, Tuning, Array]:
     """Move chains while their common step size and trajectory length adapt: ChEES (Hoffman et al. 2021).
 
     Args:
@@ -101,13 +107,17 @@ def tune_hamiltonian(
         steps: so many trajectories.
 
     Returns:
-        (where they are, (chains, d); the tuning).
+        (where they are, (chains, d); the tuning; how many leapfrog steps that took, of all chains together).
     """
     chains, d = positions.shape
     with _as_blackjax_is() as blackjax:
         adam = import_guest("optax", "core").adam(_RATE)
         adaptation = blackjax.chees_adaptation(
-            log_density, chains, max_leapfrog_steps=_LONGEST, adaptation_info_fn=lambda *_: None
+            log_density,
+            chains,
+            max_leapfrog_steps=_LONGEST,
+            adaptation_info_fn=lambda _, info, __: _Leaps(info.num_integration_steps),
         )
-        (states, found), _ = adaptation.run(key, positions, 0.5 * d**-0.25, adam, steps)
-        return states.position, Tuning(found["step_size"], found["integration_steps_params"][0])
+        (states, found), told = adaptation.run(key, positions, 0.5 * d**-0.25, adam, steps)
+        tuning = Tuning(found["step_size"], found["integration_steps_params"][0])
+        return states.position, tuning, told.taken.sum()

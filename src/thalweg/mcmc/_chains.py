@@ -1,6 +1,6 @@
 """Many chains at once: proposals from a flow, or Hamiltonian ones in its latent space."""
 
-import time
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, Scalar, requirement, wide_jit
+from thalweg._core import Array, Count, PRNGKeyArray, Scalar, count, requirement, wide_jit
 from thalweg.distributions import AbstractSampler, Transformed
 from thalweg.mcmc._blackjax import (
     Proposal,
@@ -19,7 +19,7 @@ from thalweg.mcmc._blackjax import (
     step_independence,
     tune_hamiltonian,
 )
-from thalweg.run import AbstractJittedProcess, Progress, Status, run
+from thalweg.run import AbstractJittedProcess, Limit, Progress, Status, run
 from thalweg.targets import Target
 
 _WARM_UP, _THIN = 300, 5
@@ -30,16 +30,16 @@ class Bounds(NamedTuple):
 
     Attributes:
         progress: the bar.
-        deadline: a `time.monotonic()` to be ready by, or None.
+        limit: what they may use up.
     """
 
     progress: Progress
-    deadline: float | None = None
+    limit: Limit
 
     @property
     def is_over(self) -> bool:
-        """Whether there is no time left."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        """Whether nothing is left."""
+        return self.limit.is_over
 
 
 class _State(NamedTuple):
@@ -55,7 +55,7 @@ class AbstractChains(AbstractJittedProcess[_State]):
     target: eqx.AbstractVar[Target]
     flow: eqx.AbstractVar[Any]
     thin: eqx.AbstractVar[Array]
-    records: ClassVar[tuple[str, ...]] = ("elbo", "acceptance")
+    records: ClassVar[tuple[str, ...]] = ("elbo", "acceptance", "leaps")
 
     def review(
         self, state: _State, history: dict[str, np.ndarray], *, steps: int, hurry: bool
@@ -86,7 +86,11 @@ class IndependenceChains(AbstractChains):
             keys, state.chains
         )
         kept = self._keep(state, index, chains.position.u)
-        return _State(chains, kept), {"elbo": chains.logdensity.mean(), "acceptance": chance.mean()}
+        return _State(chains, kept), {**_told(chains, chance), "leaps": jnp.asarray(chance.size)}
+
+    def evaluations(self, records: dict[str, np.ndarray]) -> Count:
+        """One of each proposal."""
+        return Count(values=int(records["leaps"].sum()))
 
 
 class LatentChains(AbstractChains):
@@ -102,9 +106,18 @@ class LatentChains(AbstractChains):
         """One trajectory a chain."""
         keys = jax.random.split(key, state.draws.shape[1])
         log_density = _latent_log_density(self.flow, self.target)
-        chains, chance = jax.vmap(lambda k, s: step_hamiltonian(log_density, self.tuning, k, s))(keys, state.chains)
+        step = partial(step_hamiltonian, log_density, self.tuning)
+        chains, chance, leaps = jax.vmap(step)(keys, state.chains)
         kept = self._keep(state, index, jax.vmap(self.flow.bijection.forward)(chains.position))
-        return _State(chains, kept), {"elbo": chains.logdensity.mean(), "acceptance": chance.mean()}
+        return _State(chains, kept), {**_told(chains, chance), "leaps": leaps.sum()}
+
+    def evaluations(self, records: dict[str, np.ndarray]) -> Count:
+        """One of each leapfrog step."""
+        return Count(gradients=int(records["leaps"].sum()))
+
+
+def _told(chains: Any, chance: Array) -> dict[str, Scalar]:
+    return {"elbo": chains.logdensity.mean(), "acceptance": chance.mean()}
 
 
 def _latent_log_density(flow: Transformed, target: Target) -> Any:
@@ -121,10 +134,10 @@ def _start_independence(target: Target, u: Array, log_q: Array) -> Any:
 
 
 @wide_jit
-def _start_latent(flow: Transformed, target: Target, u: Array, key: PRNGKeyArray) -> tuple[Any, Tuning]:
+def _start_latent(flow: Transformed, target: Target, u: Array, key: PRNGKeyArray) -> tuple[Any, Tuning, Array]:
     log_density = _latent_log_density(flow, target)
-    positions, tuning = tune_hamiltonian(log_density, jax.vmap(flow.bijection.inverse)(u), key, _WARM_UP)
-    return jax.vmap(lambda z: start_hamiltonian(log_density, z))(positions), tuning
+    positions, tuning, leaps = tune_hamiltonian(log_density, jax.vmap(flow.bijection.inverse)(u), key, _WARM_UP)
+    return jax.vmap(lambda z: start_hamiltonian(log_density, z))(positions), tuning, leaps
 
 
 class Chains(NamedTuple):
@@ -156,10 +169,10 @@ def _run(
     process: AbstractChains, chains: Any, room: int, n: int, key: PRNGKeyArray, name: str, bounds: Bounds
 ) -> Chains:
     """Chains of `n` draws, fewer if there is no time; `room` for as many as ever, so that nothing compiles again."""
-    count, d = jax.tree.leaves(chains)[0].shape[0], process.target.size
-    state, thin = _State(chains, jnp.zeros((room, count, d))), int(process.thin)
-    progress, deadline = bounds
-    found = run(process, state, key, steps=n * thin, name=name, progress=progress, deadline=deadline, quantity="log p")
+    n_chains, d = jax.tree.leaves(chains)[0].shape[0], process.target.size
+    state, thin = _State(chains, jnp.zeros((room, n_chains, d))), int(process.thin)
+    progress, limit = bounds
+    found = run(process, state, key, steps=n * thin, name=name, progress=progress, limit=limit, quantity="log p")
     kept = len(found.history["acceptance"]) // thin
     draws = np.swapaxes(np.asarray(found.state.draws)[:kept], 0, 1)
     return Chains(draws, float(found.history["acceptance"].mean()), name, process, found.state.chains)
@@ -183,7 +196,7 @@ def independence_chains(
         start: points, (chains, d), and log q (or its extended term) there, (chains,).
         n: states to keep of each chain.
         key: of all randomness.
-        bounds: its bar and deadline.
+        bounds: its bar and limit.
     """
     chains = _start_independence(target, *map(jnp.asarray, start))
     process = IndependenceChains(target=target, flow=flow, thin=jnp.asarray(_THIN))
@@ -204,7 +217,7 @@ def latent_chains(
         start: points, (chains, d).
         n: states to keep of each chain.
         key: of all randomness.
-        bounds: its bar and deadline.
+        bounds: its bar and limit.
 
     Raises:
         ValueError: if the flow is not a base pushed through a bijection.
@@ -213,6 +226,7 @@ def latent_chains(
         must = 'be a base pushed through a bijection for method="neutra"'
         raise ValueError(requirement("flow", must, type(flow).__name__, 'use method="imh"'))
     tune_key, run_key = jax.random.split(key)
-    chains, tuning = _start_latent(flow, target, jnp.asarray(start), tune_key)
+    chains, tuning, leaps = _start_latent(flow, target, jnp.asarray(start), tune_key)
+    count(gradients=int(leaps))
     process = LatentChains(target=target, flow=flow, tuning=tuning, thin=jnp.asarray(1))
     return _run(process, chains, n, n, run_key, "latent chains", bounds)

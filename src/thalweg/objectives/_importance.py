@@ -40,6 +40,11 @@ class ImportanceWeighted(AbstractObjective):
         check_positive_int("k", self.k)
         check_positive_int("n_bounds", self.n_bounds)
 
+    @property
+    def evaluations(self) -> int:
+        """One of each draw."""
+        return self.k * self.n_bounds
+
     def __call__(
         self, distribution: AbstractSampler, key: PRNGKeyArray, batch: PyTree = None
     ) -> tuple[Scalar, dict[str, Scalar]]:
@@ -86,6 +91,11 @@ class Renyi(AbstractObjective):
         if not (isinstance(self.alpha, int | float) and abs(self.alpha) < float("inf")):
             raise ValueError(requirement("alpha", "be a finite number", repr(self.alpha)))
         check_positive_int("n_draws", self.n_draws)
+
+    @property
+    def evaluations(self) -> int:
+        """One of each draw."""
+        return self.n_draws
 
     def __call__(
         self, distribution: AbstractSampler, key: PRNGKeyArray, batch: PyTree = None

@@ -15,6 +15,11 @@ class AbstractObjective(eqx.Module):
     gradient of the loss's value (see the path gradient). `batch` is what this step sees of the data, None for all.
     """
 
+    @property
+    def evaluations(self) -> int:
+        """Of a log density's gradient, at each call."""
+        return 0
+
     def at(self, index: Array) -> "AbstractObjective":
         """The objective at a step of a fit; the same at all, unless it is annealed."""
         return self

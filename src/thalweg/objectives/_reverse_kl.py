@@ -83,6 +83,11 @@ class ReverseKL(AbstractObjective):
             remedy = "build the target with from_likelihood"
             raise ValueError(requirement("annealing", 'be on "joint" for a target that is not split', "kl", remedy))
 
+    @property
+    def evaluations(self) -> int:
+        """One of each draw."""
+        return self.n_draws
+
     def at(self, index: Array) -> "ReverseKL":
         """The objective at step `index`: beta is that step's."""
         if self.annealing is None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 from thalweg._core import (
     Seed,
     as_key,
-    check_positive,
     check_positive_int,
     numpy_rng,
     precision,
@@ -29,7 +27,7 @@ from thalweg.posterior._citation import CITATION
 from thalweg.posterior._estimates import Bound, Estimate
 from thalweg.posterior._refine import judge_refined, run_chains
 from thalweg.posterior._verdict import Verdict
-from thalweg.run import Progress
+from thalweg.run import Evaluations, Limit, Progress
 from thalweg.targets import AbstractSpace, Target, as_numpyro, log_density_of_rows
 
 Draws = dict[str, np.ndarray]
@@ -266,7 +264,7 @@ class Posterior:
         return {} if self.target is None else {k: np.asarray(v) for k, v in self.target.observed().items()}
 
     def summary(self, n: int = POOL, seed: Seed = 0) -> list[SummaryRow]:
-        """Mean, sd, quantiles and Monte Carlo error of every parameter, from weighted draws (raw without a target).
+        """Mean, sd, quantiles, Monte Carlo error and k-hat of every parameter, weighted (raw without a target).
 
         Of a refined posterior from all the chains' draws, the error from their effective number.
         """
@@ -277,7 +275,7 @@ class Posterior:
         if self.target is None:
             return summarise(self.sample(n, seed))
         weighted = self.importance_weights(n, seed)
-        return summarise(weighted.draws, weighted.log_weights)
+        return summarise(weighted.draws, weighted.log_weights, raw_log_weights=weighted.raw_log_weights)
 
     def to_arviz(self, n: int = 4000, seed: Seed = 0) -> Any:
         """An ArviZ DataTree: 4 chains of n / 4 corrected draws, and what else there is.
@@ -326,7 +324,7 @@ class Posterior:
         n: int = POOL,
         chains: int = 16,
         seed: Seed = 0,
-        budget: float | None = None,
+        budget: float | Evaluations | Limit | None = None,
         progress: bool | Progress = True,
     ) -> "Posterior":
         r"""The same posterior with draws from Markov chains, exact in the long run whatever the flow.
@@ -343,7 +341,7 @@ class Posterior:
             n: draws to keep, of all chains together; at least 4 of each.
             chains: how many.
             seed: an int or a JAX key.
-            budget: seconds for the chains; None for no bound.
+            budget: seconds for the chains, or `Evaluations(n)` of the log density; None for no bound.
             progress: whether to draw a bar on standard error, or a bar that is there already.
 
         Raises:
@@ -356,12 +354,12 @@ class Posterior:
         target = self._require_target("refine")
         chains = check_positive_int("chains", chains)
         n = check_positive_int("n", n, _LEAST_OF_EACH * chains)
-        deadline = None if budget is None else time.monotonic() + check_positive("budget", budget, " of seconds")
+        limit = Limit.of(budget)
         bar_of = contextlib.nullcontext(progress) if isinstance(progress, Progress) else Progress(show=progress)
         with precision(self.dtype), bar_of as bar:
             start_key, run_key, judge_key = split_on_host(as_key(seed), 3)
             start, _ = self._resample_rows(target, chains, start_key)
-            found = run_chains(self.flow, target, start, method, -(-n // chains), run_key, Bounds(bar, deadline))
+            found = run_chains(self.flow, target, start, method, -(-n // chains), run_key, Bounds(bar, limit))
             verdict, evidence = judge_refined(self.flow, target, found, self.verdict, judge_key)
         return dataclasses.replace(
             self,

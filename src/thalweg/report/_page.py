@@ -15,6 +15,7 @@ from thalweg.report._figures import Figures
 
 _TABLE_ROWS = 2000
 _NONE = "\N{EN DASH}"
+_NAMED = 5
 _MINUS = "\N{MINUS SIGN}"
 _PARTS = {
     "summary": "Corrected summary",
@@ -123,7 +124,13 @@ def _table_note(content: Content) -> str:
     if not content.rows_corrected:
         return "The flow's own draws, not corrected."
     kind = "Corrected (weighted) draws" if content.verdict.rhat is None else "Draws of the chains"
-    return f"{kind}: " + ("what to report." if content.verdict.ok else "not to be relied on.")
+    note = f"{kind}: " + ("what to report." if content.verdict.ok else "not to be relied on.")
+    heavy = [row.name for row in content.rows if row.khat > content.threshold]
+    # where all weights are but even, their own k-hat says nothing of a parameter
+    if not heavy or not content.verdict.ok or content.verdict.khat > content.threshold:
+        return note
+    named = ", ".join(heavy[:_NAMED]) + (f" and {len(heavy) - _NAMED} more" if len(heavy) > _NAMED else "")
+    return f"{note} Not the means of {named}, whose k-hat is above {content.threshold:.2f}: report quantiles."
 
 
 def _table(rows: list[SummaryRow]) -> list[tuple[str, ...]]:
@@ -135,7 +142,8 @@ def _table(rows: list[SummaryRow]) -> list[tuple[str, ...]]:
         decimals = _decimals(float(np.median(sds)) if sds else math.nan, 3)
         for row in block:
             numbers = (row.mean, row.sd, row.q05, row.q50, row.q95)
-            table.append((row.name, *(_number(x, decimals) for x in numbers), _number(row.mcse, decimals + 1)))
+            cells = (*(_number(x, decimals) for x in numbers), _number(row.mcse, decimals + 1), _number(row.khat, 2))
+            table.append((row.name, *cells))
     return table
 
 

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, Scalar, from_numpy, wide_jit
+from thalweg._core import Array, Count, PRNGKeyArray, Scalar, count, counted, from_numpy, wide_jit
 from thalweg.run._checkpoint import Checkpoint
+from thalweg.run._limit import Limit
 from thalweg.run._progress import Progress
 from thalweg.run._signals import listen
 from thalweg.run._status import Interrupted, Status
@@ -44,8 +45,12 @@ class AbstractProcess(eqx.Module, Generic[State]):
             state: after the last step.
             history: every record so far, one array a name.
             steps: the most steps there will be.
-            hurry: whether most of the time budget is used up.
+            hurry: whether most of the budget is used up.
         """
+
+    def evaluations(self, records: dict[str, np.ndarray]) -> Count:
+        """Of the log density, in the steps that these are the records of; none where what is called counts them."""
+        return Count()
 
 
 class AbstractJittedProcess(AbstractProcess[State]):
@@ -100,8 +105,21 @@ def _advance(
     return eqx.combine(arrays, static), buffers
 
 
+_SPENT, _MOST = ("values", "gradients"), 0.7
+"""Records of every run; the share of what was left when a stage began, beyond which it hurries."""
 _TICK = 0.3
 """Seconds between two looks at the clock and the signals: short calls, so that Ctrl-C is answered at once."""
+
+
+def _advance_and_count(
+    process: AbstractProcess[State], state: State, key: PRNGKeyArray, first: int, n: int
+) -> tuple[State, dict[str, np.ndarray]]:
+    """`advance`, what it evaluates counted, and recorded so that a resumed run has the same count."""
+    before = counted()
+    state, records = process.advance(state, key, first, n)
+    count(*process.evaluations(records))
+    spent = {k: np.full(n, (now - then) / n) for k, now, then in zip(_SPENT, counted(), before, strict=True)}
+    return state, {**records, **spent}
 
 
 def run(
@@ -113,7 +131,7 @@ def run(
     name: str = "fit",
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
-    deadline: float | None = None,
+    limit: Limit | None = None,
     quantity: str = "ELBO",
 ) -> RunResult:
     """Step a process until it stops itself, or for `steps` steps.
@@ -126,17 +144,19 @@ def run(
         name: of the stage, in the bar and the checkpoint.
         progress: the bar.
         checkpoint: where to keep the state: on a signal, now and then, and at the end.
-        deadline: a `time.monotonic()` to be ready by.
+        limit: what is left of the job's budget.
         quantity: what the record "elbo" is, for the bar.
 
     Raises:
         Interrupted: on SIGINT or SIGTERM, after the checkpoint has been written.
     """
-    progress = progress or Progress(show=False)
+    progress, limit = progress or Progress(show=False), limit or Limit.of(None)
+    already = limit.used
     history: dict[str, np.ndarray] = {}
     saved = checkpoint.get(name, state) if checkpoint is not None else None
     if saved is not None:
         state, history, finished = saved
+        count(*(int(history[k].sum()) for k in _SPENT if k in history))
         if finished is not None:
             return RunResult(state, Status[finished], history, 0.0)
     done = len(history["elbo"]) if history else 0
@@ -147,17 +167,17 @@ def run(
         while status is None and done < steps:
             begin = time.monotonic()
             n = min(process.chunk - done % process.chunk, steps - done, pace)
-            state, records = process.advance(state, key, done, n)
+            state, records = _advance_and_count(process, state, key, done, n)
             history = {k: np.concatenate([history[k], r]) if history else r for k, r in records.items()}
             done += n
             now = time.monotonic()
             pace = max(1, min(process.chunk, 4 * pace, int(n * _TICK / (now - begin)) + 1))
             progress.update(done, float(history["elbo"][-1]), n / (now - begin))
             if done % process.chunk == 0 or done == steps:
-                late = deadline is not None and now >= deadline
-                hurry = deadline is not None and now >= start + 0.7 * (deadline - start)
+                used = limit.used
+                hurry = used > already + _MOST * (1 - already)
                 state, status = process.review(state, history, steps=steps, hurry=hurry)
-                status = status or (Status.BUDGET if late else None)
+                status = status or (Status.BUDGET if used >= 1 else None)
             if stop:
                 if checkpoint is not None:
                     checkpoint.put(name, state, history, finished=status.name if status else None)

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from thalweg._core import Array, in_pieces, over_batch, requirement
+from thalweg._core import Array, count, in_pieces, over_batch, requirement
 from thalweg.targets._target import Target
 
 _VALUES, _SCORES = 1000, 128
@@ -37,11 +37,13 @@ def _blockwise(target: Target, function, u: Array):  # noqa: ANN001, ANN202
 
 def log_density_of_rows(target: Target, u: np.ndarray) -> np.ndarray:
     """The log density at rows of R^d, (n, d) to (n,)."""
+    count(values=len(u))
     return in_pieces(lambda _, rows: _value_piece(target, rows), u, _VALUES)
 
 
 def value_and_score_of_rows(target: Target, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The log density and its gradient at rows of R^d, (n, d) to (n,) and (n, d)."""
+    count(gradients=len(u))
     return in_pieces(lambda _, rows: _score_piece(target, rows), u, _SCORES)
 
 
