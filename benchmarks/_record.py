@@ -21,6 +21,11 @@ def _git(*words: str) -> str:
     return subprocess.run(["git", *words], capture_output=True, text=True, cwd=TRIED.parent, check=False).stdout.strip()
 
 
+def commit() -> str:
+    """The commit that is measured."""
+    return _git("rev-parse", "HEAD")
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -38,7 +43,7 @@ def write(name: str, packages: list[str], result: dict[str, Any], *, quick: bool
     folder = TRIED if quick else RESULTS
     record = {
         "name": name,
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit(),
         "clean": not _git("status", "--porcelain", "--", "src", "benchmarks", "examples", ":!benchmarks/results"),
         "machine": {
             "processor": _processor(),

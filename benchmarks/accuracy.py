@@ -6,9 +6,9 @@ regressions  logistic regressions of known evidence
 gym          posteriors of Inference Gym, to 2,519 dimensions, and a Cox process in 1,600
 
 Three seeds of each. Every cell is a process of its own, kept in the result as soon as it is done: what is there already
-is not run again. "cold" is the whole process from Python's start to 10,000 corrected draws, with no compiled programs
-kept from before; "warm" a second fit in it, by another seed. NumPyro's NUTS, 4 x (1000 + 1000) by its default chain
-method, runs on the same density in a process of its own after every cell of posteriordb, cold and warm alike.
+is not run again. Other methods (`--methods`, see `_competitors`) run on the same density. "cold" is the whole process
+from Python's start to 10,000 corrected draws, with no compiled programs kept from before; "warm" a second fit in it, by
+another seed. NUTS runs after every cell of posteriordb, cold and warm alike.
 """
 
 import argparse
@@ -16,17 +16,21 @@ import itertools
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from benchmarks._record import RESULTS, write
+from benchmarks._record import RESULTS, commit, write
 
 SUITES = ("problems", "posteriordb", "regressions", "gym")
 DRAWS = {"problems": 20_000}
 ROOT = Path(__file__).parents[1]
 LIMIT = 3600
+_WAYS = 128
+COMPETITORS = {"posteriordb": ("thalweg", "NUTS")}
+"""Those that run if nobody says which: others take long, and are asked for by `--methods`."""
 
 
 def _problems():
@@ -142,6 +146,7 @@ def _infer(suite, name, seed, start):
         "of": verdict.n_draws,
         "cold seconds": cold,
         "first seconds": first,
+        "evaluations": posterior.settings["evaluations"],
         "steps taken": list(posterior.steps_taken),
         "reasons": list(verdict.reasons),
     }
@@ -155,33 +160,52 @@ def _infer(suite, name, seed, start):
         if problem is not None:
             out |= _exact(problem, posterior)
     if problem is not None:
-        out["coverage"] = problem.coverage(draws["x"])
+        out |= _against_exact(problem, draws["x"])
     again = time.perf_counter()
     tw.infer(target, seed=seed + 100, progress=False).resample(n, seed=1)
-    return out | {"warm seconds": time.perf_counter() - again}
+    return out | {"warm seconds": time.perf_counter() - again, "memory MB": _memory()}
 
 
-def _nuts(suite, name, seed, start):
-    """NumPyro's NUTS on the same density."""
+def _compete(method, suite, name, seed, start):
+    """One fit by another's method, on the same density."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
-    from numpyro.infer import MCMC, NUTS
 
-    target, columns, mean, sd, *_ = _load(suite, name)
-    kernel = NUTS(potential_fn=lambda u: -target.log_density(u, target.data))
-    mcmc = MCMC(kernel, num_warmup=1000, num_samples=1000, num_chains=4, progress_bar=False)
-    begin = jnp.asarray(np.random.default_rng(seed).uniform(-2, 2, (4, target.size)), jnp.float32)
-    mcmc.run(jax.random.key(seed), init_params=begin)
-    u = mcmc.get_samples()
+    from benchmarks._competitors import METHODS
+
+    target, columns, mean, sd, log_evidence, problem = _load(suite, name)
+    n = DRAWS.get(suite, 10_000)
+    fit = METHODS[method](target, n)
+    u, known = fit(seed)
     draws = {k: np.asarray(v) for k, v in jax.vmap(lambda u: target.constrain(u)[0])(u).items()}
-    out = {"cold seconds": time.time() - start}
+    out = {"cold seconds": time.time() - start, **known}
     if columns is not None:
         out |= _errors(columns(draws), mean, sd)
+    if log_evidence is not None:
+        out |= {f"{k} error": known[k] - log_evidence for k in ("log Z", "ELBO") if k in known}
+    if problem is not None:
+        out |= _against_exact(problem, draws["x"])
     again = time.perf_counter()
-    mcmc.run(jax.random.key(seed + 100), init_params=begin)
-    jax.block_until_ready(mcmc.get_samples())
-    return out | {"warm seconds": time.perf_counter() - again}
+    fit(seed + 100)
+    return out | {"warm seconds": time.perf_counter() - again, "memory MB": _memory()}
+
+
+def _memory():
+    """The most that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _against_exact(problem, x):
+    """Modes that draws cover, and how far they are from exact ones, in exact sd."""
+    import numpy as np
+
+    rng = np.random.default_rng(2)
+    exact = problem.draw(rng, len(x))
+    ways = rng.standard_normal((_WAYS, x.shape[1]))
+    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
+    scale = exact.std(0)
+    ours, theirs = (np.sort((y / scale) @ ways.T, axis=0) for y in (x, exact))
+    return {"coverage": problem.coverage(x), "sliced Wasserstein": float(np.abs(ours - theirs).mean())}
 
 
 def _plain(value):
@@ -201,15 +225,15 @@ def _cell(method, suite, name, seed):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _run(suite, only, seeds):
+def _run(suite, only, seeds, methods):
     """What is missing of a suite."""
     path = RESULTS / f"accuracy-{suite}.json"
     cells = json.loads(path.read_text())["cells"] if path.exists() else {}
     for name in [n for n in names(suite) if not only or n in only]:
-        for seed, method in itertools.product(seeds, ("thalweg", "NUTS") if suite == "posteriordb" else ("thalweg",)):
+        for seed, method in itertools.product(seeds, methods):
             of = cells.setdefault(name, {}).setdefault(method, {})
             if str(seed) not in of:
-                of[str(seed)] = _cell(method, suite, name, seed)
+                of[str(seed)] = {**_cell(method, suite, name, seed), "commit": commit()}
                 result = {"draws": DRAWS.get(suite, 10_000), "cells": cells}
                 write(f"accuracy-{suite}", ["thalweg", "jax", "jaxlib", "numpy", "numpyro"], result)
 
@@ -218,16 +242,18 @@ def main():
     """Run what is missing and write after every cell."""
     if sys.argv[1:2] == ["--cell"]:
         method, suite, name, seed, start = sys.argv[2:]
-        out = {"thalweg": _infer, "NUTS": _nuts}[method](suite, name, int(seed), float(start))
+        where = suite, name, int(seed), float(start)
+        out = _infer(*where) if method == "thalweg" else _compete(method, *where)
         print(json.dumps({k: _plain(v) for k, v in out.items()}))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", nargs="*", choices=SUITES, default=SUITES)
     parser.add_argument("--only", nargs="*", default=[], help="names of cells")
+    parser.add_argument("--methods", nargs="*", default=[], help="thalweg, or names of benchmarks._competitors.METHODS")
     parser.add_argument("--seeds", nargs="*", type=int, default=(0, 1, 2))
     chosen = parser.parse_args()
     for suite in chosen.suite:
-        _run(suite, chosen.only, chosen.seeds)
+        _run(suite, chosen.only, chosen.seeds, chosen.methods or COMPETITORS.get(suite, ("thalweg",)))
 
 
 if __name__ == "__main__":

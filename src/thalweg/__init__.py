@@ -2,6 +2,7 @@
 
 from thalweg import bijections, diagnostics, distributions, objectives
 from thalweg._core import FileError, register
+from thalweg.calibrate import Calibration, calibrate
 from thalweg.flows import FLOWS, make_flow
 from thalweg.infer import infer
 from thalweg.posterior import Bound, Comparison, Estimate, Posterior, Verdict, compare, load
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FLOWS",
     "Bound",
+    "Calibration",
     "Comparison",
     "Estimate",
     "Evaluations",
@@ -45,6 +47,7 @@ __all__ = [
     "Target",
     "Verdict",
     "bijections",
+    "calibrate",
     "cholesky_corr",
     "circular",
     "compare",

@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from thalweg._core import requirement, write_atomically
+from thalweg.calibrate import Calibration
+from thalweg.calibrate import calibrate as calibrate_target
 from thalweg.flows import FLOWS
 from thalweg.infer import infer as infer_posterior
 from thalweg.posterior import Posterior, load
@@ -71,6 +73,21 @@ Examples:
     thalweg sample runs/first --n 10000 --out draws.npz
 
     thalweg sample runs/first --n 500 --raw --seed 3 --out draws.csv
+"""
+_CALIBRATE_HELP = """
+Is `infer` right for MODEL? Draw parameters and data from it again and again, infer, and rank.
+
+MODEL is as for infer: a NumPyro or PyMC model, or one with a function `simulate(key, data)` that returns (parameters by
+name, data). The data file says of what form the data are, and what is not simulated (covariates).
+
+Examples:
+
+    thalweg calibrate model.py --data data.json --out runs/calibration
+
+    thalweg calibrate model.py --data data.json --out runs/calibration --n 300 --flow spline --resume
+
+Writes calibration.json and report.html. Exit status: 0 calibrated; 3 not, or nothing can be said; 2 bad input; 130
+interrupted (go on with --resume).
 """
 _REPORT_HELP = """
 Write the report of a finished run again, as one HTML file.
@@ -235,6 +252,67 @@ def sample(
     if not raw and not posterior.verdict.ok:
         sys.stderr.write(f"thalweg: {posterior.verdict}\n")
         raise typer.Exit(UNTRUSTED)
+
+
+@app.command(help=_CALIBRATE_HELP)
+@_answer
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="The model file (.py or .stan).", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder to write to; it is made.", show_default=False)],
+    data: Annotated[Path | None, typer.Option(help="The data file: .json, .json.gz, .npz or .csv.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="How many data sets.")] = 100,
+    flow: Annotated[str, typer.Option(help="As for infer.", autocompletion=_complete_flow)] = "auto",
+    seed: Annotated[int, typer.Option(help="All randomness comes from it.")] = 0,
+    budget: Annotated[float | None, typer.Option(help="Seconds for all of it.")] = None,
+    float64: Annotated[bool, typer.Option("--float64", help="Compute in double precision.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no table.")] = False,
+) -> None:
+    """Simulate, infer, rank, write, print."""
+    checkpoint = out / "checkpoint.thalweg"
+    if float64:
+        jax.config.update("jax_enable_x64", True)
+    try:
+        with _folder(out):
+            found = calibrate_target(
+                from_file(model, data), n, flow, seed, budget, progress=not quiet, checkpoint=checkpoint, resume=resume
+            )
+            text = json.dumps(_calibration(found), indent=1) + "\n"
+            write_atomically(out / "calibration.json", lambda temporary: temporary.write_text(text))
+            write_report(found, out / "report.html")
+    except KeyboardInterrupt as stop:
+        if checkpoint.exists() and not isinstance(stop, Interrupted):
+            raise Interrupted(*stop.args) from stop
+        raise
+    checkpoint.unlink(missing_ok=True)
+    if not quiet:
+        console = Console(width=max(shutil.get_terminal_size().columns, 80), highlight=False)
+        console.print(str(found), style="green" if found.ok else "red", markup=False)
+        console.print(f"written to {out}/: calibration.json, report.html", markup=False)
+    raise typer.Exit(0 if found.ok else UNTRUSTED)
+
+
+def _calibration(found: Calibration) -> dict[str, Any]:
+    quantities = [
+        {"name": q.name, "p_value": _finite(q.p_value), "coverage": {str(c): _finite(x) for c, x in q.coverage.items()}}
+        for q in found.quantities()
+    ]
+    return {
+        "name": found.name,
+        "sentence": str(found),
+        "ok": found.ok,
+        "p_value": _finite(found.p_value),
+        "n": len(found.outcome),
+        "n_trusted": found.n_trusted,
+        "draws": found.n_draws,
+        "quantities": quantities,
+        "ranks": {name: ranks.tolist() for name, ranks in found.ranks.items()},
+        "outcome": found.outcome.tolist(),
+        "khat": [_finite(x) for x in found.khat.tolist()],
+        "failures": list(found.failures),
+        "settings": found.settings,
+        "versions": found.versions,
+    }
 
 
 @app.command(help=_REPORT_HELP)

@@ -87,6 +87,21 @@ def test_quantile_messages(values, level):
         weighted_quantile(values, level, np.zeros(2))
 
 
+@pytest.mark.parametrize(("khat", "usual"), [(0.2, 0.95), (0.5, 0.9), (0.7, 0.8)])
+def test_errors_of_heavy_tails_hold_what_they_should(khat, usual):
+    """Pareto weights of known mean: two standard errors hold it about as often where sd / sqrt(S) no longer does."""
+    rng, mean, ours, plain = np.random.default_rng(5), 1 / (1 - khat), [], []
+    for _ in range(300):
+        weights = rng.pareto(1 / khat, 5000) + 1
+        found = log_mean_exp(np.log(weights))
+        off = abs(found.value - np.log(mean))
+        ours.append(off < 2 * found.standard_error)
+        plain.append(off < 2 * weights.std() / weights.mean() / np.sqrt(5000))
+    assert np.mean(ours) > 0.86
+    assert np.mean(ours) >= np.mean(plain)
+    assert abs(np.mean(plain) - usual) < 0.06
+
+
 def test_plain_summary():
     rng = np.random.default_rng(0)
     draws = {"mu": rng.normal(size=1000), "theta": rng.normal(size=(1000, 2, 2)), "flag": rng.random(1000) < 0.5}

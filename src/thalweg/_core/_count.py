@@ -29,12 +29,14 @@ _counted: ContextVar[Count] = ContextVar("counted", default=_NONE)
 
 @contextlib.contextmanager
 def counting() -> Iterator[None]:
-    """Count from 0 what is evaluated inside."""
+    """Count from 0 what is evaluated inside; whoever counts outside sees it afterwards."""
     token = _counted.set(_NONE)
     try:
         yield
     finally:
+        inside = _counted.get()
         _counted.reset(token)
+        count(*inside)
 
 
 def count(values: int = 0, gradients: int = 0) -> None:

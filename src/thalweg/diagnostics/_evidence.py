@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from thalweg._core import requirement
+from thalweg.diagnostics._psis import mean_error
 from thalweg.diagnostics._weights import as_log_weights
 
 
@@ -18,15 +19,16 @@ class LogMean(NamedTuple):
 def log_mean_exp(log_weights: np.ndarray) -> LogMean:
     """The log evidence log((1/S) sum w) of raw log weights (S,), with the delta method's standard error.
 
-    The error is sd(w) / (mean(w) sqrt(S)): zero for constant weights, inf for a single one. It is itself an estimate,
-    and too small where k-hat is large.
+    The error is sd(w) / (mean(w) sqrt(S)), or that of a Pareto tail (`mean_error`) where that is larger, as where k-hat
+    is: zero for constant weights, inf for a single one.
     """
     checked = as_log_weights(log_weights)
     largest = np.max(checked)
     weights = np.exp(checked - largest)
     mean = np.mean(weights)
     error = np.std(weights, ddof=1) / (mean * np.sqrt(weights.size)) if weights.size > 1 else np.inf
-    return LogMean(float(largest + np.log(mean)), float(error))
+    of_tail = mean_error(checked)
+    return LogMean(float(largest + np.log(mean)), float(np.fmax(error, of_tail)))
 
 
 _BRIDGES = 1000

@@ -73,6 +73,43 @@ def psis(log_weights: np.ndarray) -> Psis:
     return Psis(normalised(smoothed), fit.khat, length)
 
 
+_LARGEST_KHAT = 0.95
+"""Beyond it a tail's mean is anybody's guess; its error is then given as that of this one."""
+
+
+def mean_error(log_weights: np.ndarray) -> float:
+    r"""The standard error of the mean weight, as a share of it, from the Pareto fit of the tail.
+
+    The largest M of S weights are c + x with x generalised Pareto (shape k, scale sigma) of mean $\sigma / (1 - k)$,
+    which is known as well as k and sigma are, by the fit's asymptotic covariance; the others by their own spread. Where
+    k is 0.5 or more the weights have no variance, and the usual error, sd / sqrt(S), is of what happened to be drawn.
+
+    Args:
+        log_weights: (S,), up to a constant.
+
+    Returns:
+        NaN where there is no tail to fit.
+
+    Source: Smith 1987, "Estimating tails of probability distributions", for the covariance.
+    """
+    scaled = as_log_weights(log_weights)
+    weights = np.sort(np.exp(scaled - np.max(scaled)))
+    size, length = weights.size, _tail_length(weights.size)
+    if not length:
+        return np.nan
+    cutoff = weights[size - length - 1]
+    excess = weights[size - length :] - cutoff
+    fit = fit_pareto(excess[excess > 0])
+    if not np.isfinite(fit.khat):
+        return np.nan
+    k = min(fit.khat, _LARGEST_KHAT)
+    slope = np.array([fit.scale / (1 - k) ** 2, 1 / (1 - k)])
+    covariance = (1 + k) * np.array([[1 + k, -fit.scale], [-fit.scale, 2 * fit.scale**2]]) / length
+    of_tail = (length / size) ** 2 * slope @ covariance @ slope
+    of_body = np.var(np.minimum(weights, cutoff)) / size
+    return float(np.sqrt(of_body + of_tail) / np.mean(weights))
+
+
 def parameter_khat(values: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
     """The k-hat of every parameter's mean: the largest of the tails of w, of h w and of -h w.
 

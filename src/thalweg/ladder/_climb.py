@@ -23,6 +23,8 @@ from thalweg.targets import Starts, Target
 _STEPS, _FURTHER_STEPS = 500, 2500
 _GOOD_KHAT, _GOOD_SHARE = 0.5, 0.5
 """A Gaussian whose weights are this good needs no flow; a flow that is trusted, with this share, no further steps."""
+_FAIR_KHAT, _LARGE_SHARE = 0.7, 0.9
+"""Nor does one whose weights are this even: what a heavier tail may add is little."""
 
 
 class _Look(NamedTuple):
@@ -40,7 +42,8 @@ class _Look(NamedTuple):
         return cls(psis(log_weights).khat, ess / len(log_weights), all_but_even(log_weights))
 
     def is_good(self) -> bool:
-        return self.even or (self.khat < _GOOD_KHAT and self.share > _GOOD_SHARE)
+        light = self.khat < _GOOD_KHAT and self.share > _GOOD_SHARE
+        return self.even or light or (self.khat < _FAIR_KHAT and self.share > _LARGE_SHARE)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What every door leads to: draws, density, evidence, a verdict, ArviZ, a file."""
 
 from thalweg.posterior._arviz import from_datatree, preload
+from thalweg.posterior._citation import CITATION, package_versions
 from thalweg.posterior._compare import Compared, Comparison, compare
 from thalweg.posterior._draws import WeighedDraws, draw_and_score, rehearse, score, weigh
 from thalweg.posterior._estimates import Bound, Estimate
@@ -10,6 +11,7 @@ from thalweg.posterior._posterior import POOL, Posterior, WeightedDraws
 from thalweg.posterior._verdict import LARGEST_RHAT, Verdict, judge
 
 __all__ = [
+    "CITATION",
     "LARGEST_RHAT",
     "POOL",
     "Bound",
@@ -28,6 +30,7 @@ __all__ = [
     "load",
     "make_posterior",
     "metric_of",
+    "package_versions",
     "preload",
     "rehearse",
     "score",

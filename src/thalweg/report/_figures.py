@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from thalweg._core import import_guest
-from thalweg.diagnostics import SummaryRow
+from thalweg.calibrate import Quantity
+from thalweg.diagnostics import SummaryRow, ecdf, ecdf_band
 from thalweg.posterior import Estimate
 from thalweg.report._content import Check, Content, Series, Tail
 
@@ -19,7 +20,7 @@ INK, MUTED, LINE, RAW, ACCENT = "#010203", "#040506", "#070809", "#0a0b0c", "#0d
 VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", RAW: "--raw", ACCENT: "--accent"}
 """Colours that are drawn with -> the CSS variables that the page shows."""
 _SMALL, _WIDE = (180, 132), (360, 216)
-_CLOUD, _CURVE = 400, 400
+_CLOUD, _CURVE, _PANELS = 400, 400, 12
 _SETTINGS = {
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
@@ -75,6 +76,48 @@ def draw_figures(content: Content) -> Figures:
             trace=_trace(*content.trace, content.log_evidence) if content.trace[0].size > 1 else None,
             checks=[_check(check, i) for i, check in enumerate(content.checks)],
         )
+
+
+def draw_calibration(quantities: list[Quantity]) -> tuple[list[Figure], Figure | None]:
+    """(the ranks of the most uneven quantities, the coverage of all); nothing where no run was trusted."""
+    if not quantities or not len(quantities[0].pit):
+        return [], None
+    matplotlib = import_guest("matplotlib", "report")
+    worst = sorted(quantities, key=lambda q: q.p_value)[:_PANELS]
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_SETTINGS}):
+        return [_ranks(q, i) for i, q in enumerate(worst)], _coverage(quantities)
+
+
+def _ranks(quantity: Quantity, number: int) -> Figure:
+    """The empirical distribution function less the even one, in its band."""
+    axes = _axes(_SMALL, left=32)
+    band = ecdf_band(len(quantity.pit))
+    at = np.concatenate([[0.0], band.at, [1.0]])
+    low, high = (np.concatenate([[0.0], part - band.at, [0.0]]) for part in (band.low, band.high))
+    axes.fill_between(at, low, high, color=RAW, alpha=0.25, linewidth=0)
+    axes.plot(at, ecdf(quantity.pit, at) - at, color=ACCENT, linewidth=1.6)
+    axes.axhline(0, color=LINE, linewidth=0.8)
+    axes.set_xlim(0, 1)
+    alt = f"Ranks of {quantity.name}: p-value {quantity.p_value:.2g}"
+    return Figure(_svg(axes, f"ranks-{number}"), alt, f"{quantity.name} (p = {quantity.p_value:.2g})")
+
+
+def _coverage(quantities: list[Quantity]) -> Figure:
+    """Of central intervals: what they hold against what they should."""
+    axes = _axes(_WIDE, left=48, bottom=36)
+    levels = np.linspace(0.01, 0.99, 99)
+    n = len(quantities[0].pit)
+    held = np.array([[np.mean(np.abs(q.pit - 0.5) <= c / 2) for c in levels] for q in quantities])
+    spread = 2 * np.sqrt(levels * (1 - levels) / n)
+    axes.fill_between(levels, levels - spread, levels + spread, color=RAW, alpha=0.25, linewidth=0)
+    for own in held:
+        axes.plot(levels, own, color=ACCENT, linewidth=1, alpha=max(0.2, 1 / np.sqrt(len(held))))
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=1, dashes=(4, 2))
+    axes.set(xlabel="central interval", ylabel="share that held the true value", xlim=(0, 1), ylim=(0, 1))
+    caption = (
+        f"One line a quantity. Dashed: as it should be. Band: two standard errors of {n} runs, at each place by itself."
+    )
+    return Figure(_svg(axes, "coverage"), "Coverage of central intervals", caption)
 
 
 def _axes(size: tuple[int, int], left: int = 12, bottom: int = 20) -> Any:

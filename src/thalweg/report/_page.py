@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from thalweg._core import import_guest
+from thalweg.calibrate import Calibration
 from thalweg.diagnostics import SummaryRow
-from thalweg.posterior import LARGEST_RHAT, Bound, Estimate, Verdict
+from thalweg.posterior import CITATION, LARGEST_RHAT, Bound, Estimate, Verdict
 from thalweg.report._content import Content
-from thalweg.report._figures import Figures
+from thalweg.report._figures import Figure, Figures
 
 _TABLE_ROWS = 2000
 _NONE = "\N{EN DASH}"
@@ -27,13 +28,11 @@ _PARTS = {
 
 
 def render(content: Content, figures: Figures) -> str:
-    """The HTML; everything that comes from outside is escaped, but for the figures' own SVG."""
-    jinja2 = import_guest("jinja2", "report")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = resources.files("thalweg.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
+    """The HTML of a posterior."""
+    return _fill(
+        "page.html.j2",
+        kind="Thalweg posterior report",
+        name=content.name,
         content=content,
         figures=figures,
         grade=_grade(content.verdict),
@@ -43,8 +42,66 @@ def render(content: Content, figures: Figures) -> str:
         left_out=[(_PARTS[part], reason) for part, reason in content.missing.items()],
         table_note=_table_note(content),
         table=_table(content.rows[:_TABLE_ROWS]),
-        settings=[(name.replace("_", " "), _setting(value)) for name, value in content.settings.items()],
+        settings=_settings(content.settings),
+        versions=content.versions,
+        citation=content.citation,
     )
+
+
+def render_calibration(calibration: Calibration, panels: list[Figure], coverage: Figure | None) -> str:
+    """The HTML of a calibration; the figures are of the most uneven quantities."""
+    quantities = calibration.quantities()
+    levels = list(quantities[0].coverage)
+    shown = sorted(quantities, key=lambda q: q.p_value)[:_TABLE_ROWS]
+    head, _, rest = str(calibration).partition(": ")
+    seconds = calibration.settings.get("seconds")
+    return _fill(
+        "calibration.html.j2",
+        kind="Thalweg calibration report",
+        name=calibration.name,
+        grade="good" if calibration.ok else "bad" if head.startswith("Not") else "fair",
+        headline=(head, rest[:1].upper() + rest[1:]),
+        key_figures=[
+            ("Trusted", f"{calibration.n_trusted}", f"of {len(calibration.outcome)} posteriors"),
+            ("p-value", _number(calibration.p_value, 3), f"of the worst of {len(quantities)}, for all together"),
+            *([] if seconds is None else [("Run time", _duration(float(seconds)), "for all")]),
+        ],
+        panels=panels,
+        coverage=coverage,
+        level="95 %",
+        n_quantities=len(quantities),
+        heads=["Name", "p-value", "Mean place", *(f"In {100 * c:.0f} %" for c in levels)],
+        table=[
+            (q.name, _number(q.p_value, 3), _number(float(np.mean(q.pit)), 2), *_percents(q.coverage)) for q in shown
+        ]
+        if panels
+        else [],
+        failures=calibration.failures,
+        settings=_settings(calibration.settings),
+        versions=calibration.versions,
+        citation=CITATION,
+    )
+
+
+def _percents(coverage: dict[float, float]) -> list[str]:
+    return [f"{100 * share:.0f} %" for share in coverage.values()]
+
+
+def _settings(settings: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name.replace("_", " "), _setting(value)) for name, value in settings.items()]
+
+
+def _fill(template: str, **values: Any) -> str:
+    """A page; everything that comes from outside is escaped, but for the figures' own SVG."""
+    jinja2, folder = import_guest("jinja2", "report"), resources.files("thalweg.report")
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
+    )
+    return environment.get_template(template).render(**values)
 
 
 def _grade(verdict: Verdict) -> str:

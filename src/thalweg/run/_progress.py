@@ -5,6 +5,9 @@ from typing import Any
 
 from thalweg._core import import_guest
 
+_WHOLE = 10
+"""From so many steps a second on, the rate has no decimals."""
+
 
 class Progress:
     """One line on standard error: stage, bar, ELBO (or another number), steps a second, time left.
@@ -39,7 +42,9 @@ class Progress:
     def update(self, step: int, elbo: float, rate: float) -> None:
         """Move the bar."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, elbo=f"{elbo:.2f}", rate=f"{rate:,.0f}")
+            self._bar.update(
+                self._task, completed=step, elbo=f"{elbo:.2f}", rate=f"{rate:,.0f}" if rate >= _WHOLE else f"{rate:.1f}"
+            )
 
     def finish(self, step: int) -> None:
         """The stage took `step` steps in the end."""

@@ -8,7 +8,7 @@ class Status(enum.Enum):
 
     CONVERGED = "the objective no longer improved beyond its noise"
     ALL_STEPS = "all the steps asked for were taken"
-    BUDGET = "the time budget was used up before the objective settled; give more of it"
+    BUDGET = "the budget was used up before the objective settled; give more of it"
     DIVERGED = (
         "the objective was not finite, or ran off, again and again, even with smaller steps; check the log density for "
         "NaN and overflow near the draws, or try float64"

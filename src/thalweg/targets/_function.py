@@ -101,6 +101,7 @@ def from_function(
     log_likelihood: Callable[..., Any] | None = None,
     deterministic: Callable[..., Any] | None = None,
     predictive: Callable[..., Any] | None = None,
+    simulate: Callable[..., Any] | None = None,
     name: str | None = None,
 ) -> Target:
     """A target from a log density over constrained parameters, written in JAX.
@@ -113,6 +114,7 @@ def from_function(
         log_likelihood: (params, data) -> one number for each observation, an array or a dict of arrays; for LOO.
         deterministic: (params, data) -> dict of derived quantities.
         predictive: (key, params, data) -> dict of replicated observations.
+        simulate: (key, data) -> (params, data of the same form), both drawn from the model; for `calibrate`.
         name: for reports; the function's own by default.
 
     Raises:
@@ -133,6 +135,7 @@ def from_function(
         log_likelihood=_with_data(log_likelihood, "log_likelihood", data),
         deterministic=_with_data(deterministic, "deterministic", data),
         predictive=_with_data(predictive, "predictive", data, "key, params"),
+        simulate=simulate,
         name=name or _function_name(log_density),
     )
 
@@ -145,6 +148,7 @@ def from_likelihood(
     *,
     deterministic: Callable[..., Any] | None = None,
     predictive: Callable[..., Any] | None = None,
+    simulate: Callable[..., Any] | None = None,
     name: str | None = None,
 ) -> Target:
     """A target split into prior and pointwise likelihood, so that it can be fitted on minibatches of rows.
@@ -157,6 +161,7 @@ def from_likelihood(
         data: a pytree of arrays; leaves whose first axis has length n are rows.
         deterministic: (params, data) -> dict of derived quantities.
         predictive: (key, params, data) -> dict of replicated observations.
+        simulate: (key, data) -> (params, data of the same form), both drawn from the model; for `calibrate`.
         name: for reports; the likelihood's own by default.
 
     Raises:
@@ -181,5 +186,6 @@ def from_likelihood(
         log_likelihood=likelihood,
         deterministic=_with_data(deterministic, "deterministic", data),
         predictive=_with_data(predictive, "predictive", data, "key, params"),
+        simulate=simulate,
         name=name or _function_name(log_likelihood),
     )

@@ -61,6 +61,7 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
     - `model`, a `pm.Model` of PyMC, or a function that returns one and whose arguments are the data's names.
 
     The first two may add `deterministic(params, data)`, `predictive(key, params, data)`; the first `log_likelihood`.
+    All may add `simulate(key, data)`, for `calibrate`.
 
     Args:
         path: the model file, `.py` or `.stan`.
@@ -76,7 +77,7 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
         return from_stan(path, values, name=name)
     module = run_model_file(path)
     found = {k: v for k, v in vars(module).items() if not k.startswith("_")}
-    extras = {k: found[k] for k in ("deterministic", "predictive") if callable(found.get(k))}
+    extras = {k: found[k] for k in ("deterministic", "predictive", "simulate") if callable(found.get(k))}
     if "log_density" in found or ("log_prior" in found and "log_likelihood" in found):
         if "supports" not in found:
             raise ValueError(f"`model` {path} must define supports, a dict name -> support, beside its log density")
@@ -91,7 +92,8 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
             found["log_prior"], found["log_likelihood"], found["supports"], values, name=name, **extras
         )
     if is_pymc_model(found.get("model")) or (callable(found.get("model")) and _is_about_pymc(found)):
-        return from_pymc(_pymc_model(found["model"], values, path)).renamed(name)
+        made = from_pymc(_pymc_model(found["model"], values, path)).renamed(name)
+        return made.changed(simulate=extras.get("simulate"))
     if callable(found.get("model")):
         arguments = _arguments(found["model"], values or {}, path)
         target = from_numpyro(found["model"], **arguments).renamed(name)
@@ -102,7 +104,7 @@ def from_file(path: str | Path, data: str | Path | Data | None = None) -> Target
             raise ValueError(
                 requirement("data", f"have {' or '.join(left_out)}", ", ".join(arguments) or "none", remedy)
             )
-        return target
+        return target.changed(simulate=extras.get("simulate"))
     must = "define log_density and supports, log_prior and log_likelihood and supports, or a NumPyro or PyMC model"
     raise ValueError(f"`model` {path} must {must}, got {', '.join(sorted(found)) or 'nothing'}")
 

@@ -88,12 +88,13 @@ class Model:
         bound = inspect.BoundArguments(signature, {k: named[k] for k in signature.parameters if k in named})  # pyright: ignore[reportArgumentType]
         return bound.args, bound.kwargs
 
-    def sites(self, params: Mapping[str, Array], data: Any) -> dict[str, Any]:
-        """The trace of one run with the latent values `params`; those that are missing are drawn."""
+    def sites(self, params: Mapping[str, Array], data: Any, key: PRNGKeyArray | None = None) -> dict[str, Any]:
+        """The trace of one run with the latent values `params`; those that are missing are drawn, with `key`."""
+        key = jax.random.key(0) if key is None else key
         handlers = import_guest("numpyro.handlers", "numpyro")
         arguments, keywords = self.arguments(data)
         with _usual_promotion():
-            seeded = handlers.seed(handlers.substitute(self.function, data=dict(params)), jax.random.key(0))
+            seeded = handlers.seed(handlers.substitute(self.function, data=dict(params)), key)
             return handlers.trace(seeded).get_trace(*arguments, **keywords)
 
 
@@ -178,6 +179,18 @@ class _Predictive:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Prior:
+    """A draw of the latent sites, each from its own distribution given those before it."""
+
+    model: Model
+    names: tuple[str, ...]
+
+    def __call__(self, key: PRNGKeyArray, data: Any) -> dict[str, Array]:
+        sites = self.model.sites({}, data, key)
+        return {n: jnp.asarray(sites[n]["value"], jnp.result_type(float)) for n in self.names}
+
+
+@dataclasses.dataclass(frozen=True)
 class _SiteBound:
     """A bound of a site's support, which depends on the data or on sites before it."""
 
@@ -199,6 +212,7 @@ class _Summary:
     deterministic: tuple[str, ...]
     coords: dict[str, range]
     dims: dict[str, tuple[str, ...]]
+    can_draw: bool
 
 
 def _bound_of(model: Model, site: str, which: str, value: Any) -> Any:
@@ -232,6 +246,8 @@ def _summarise(model: Model, sites: Mapping[str, Any]) -> _Summary:
         deterministic,
         coords,
         dims,
+        # factors and scales are no part of what sites are drawn from
+        all(family(s) != "Unit" and s.get("scale") is None for s in samples.values()),
     )
 
 
@@ -306,6 +322,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target
         log_likelihood=_LogLikelihood(bound, observed) if observed else None,
         deterministic=_Values(bound, summary.deterministic) if summary.deterministic else None,
         predictive=_Predictive(bound, observed) if observed else None,
+        draw_prior=_Prior(bound, tuple(summary.supports)) if summary.can_draw else None,
         observe=_Observed(_Values(bound, observed)) if observed else None,
         observed_names=observed,
         name=bound.name,

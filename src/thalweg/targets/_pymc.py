@@ -168,6 +168,9 @@ class _Model:
         drawn = _replaced(list(self._observed.values()), self._given_params())
         self._generators = {v: v.type() for v in _shared(drawn) if _is_generator(v)}
         self.replicate = self._graph([*params, *self._generators.values()], _replaced(drawn, self._generators))
+        free = list(self._free.values())
+        self._of_free = {v: v.type() for v in _shared(free) if _is_generator(v)}
+        self.draw = self._graph([*self._of_free.values()], _replaced(free, self._of_free))
 
     @property
     def observed_names(self) -> tuple[str, ...]:
@@ -184,9 +187,14 @@ class _Model:
         return tuple(n for n, rv in self._free.items() if isinstance(self._model.rvs_to_transforms[rv], kind))
 
     @property
-    def n_generators(self) -> int:
-        """How many random generators the observed variables have."""
-        return len(self._generators)
+    def n_generators(self) -> tuple[int, int]:
+        """How many random generators the free variables have, and the observed ones."""
+        return len(self._of_free), len(self._generators)
+
+    @property
+    def has_potentials(self) -> bool:
+        """Whether the log density has terms that no variable is drawn from."""
+        return bool(self._model.potentials)
 
     def _graph(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> _Graph:
         """A function of `inputs`, then of the data."""
@@ -296,10 +304,25 @@ class _Predictive:
     model: _Model
 
     def __call__(self, key: PRNGKeyArray, params: Mapping[str, Array], data: Any) -> dict[str, Array]:
-        # a generator is, for PyTensor in JAX, a dict that it puts the next key into
-        generators = [{"jax_state": k} for k in jax.random.split(key, self.model.n_generators)]
+        generators = _generators(key, self.model.n_generators[1])
         drawn = self.model.replicate(*_in_order(self.model, params), *generators, *_arrays(self.model, data))
         return dict(zip(self.model.observed_names, drawn, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prior:
+    """Draws of the free variables, by PyTensor's JAX samplers."""
+
+    model: _Model
+
+    def __call__(self, key: PRNGKeyArray, data: Any) -> dict[str, Array]:
+        drawn = self.model.draw(*_generators(key, self.model.n_generators[0]), *_arrays(self.model, data))
+        return {n: x.astype(jnp.result_type(float)) for n, x in zip(self.model.shapes, drawn, strict=True)}
+
+
+def _generators(key: PRNGKeyArray, n: int) -> list[dict[str, PRNGKeyArray]]:
+    """Random generators as PyTensor in JAX has them: dicts that it puts the next key into."""
+    return [{"jax_state": k} for k in jax.random.split(key, n)]
 
 
 def _values(model: _Model, u: Array) -> list[Array]:
@@ -387,6 +410,7 @@ def _target(pymc_model: Any, data_names: tuple[str, ...]) -> Target:
         log_likelihood=_OfParams(model, model.likelihood, observed) if observed else None,
         deterministic=_OfParams(model, model.derive, derived) if derived else None,
         predictive=_predictive_of(model) if observed else None,
+        draw_prior=None if model.has_potentials else _prior_of(model),
         observe=_Observe(model) if observed else None,
         observed_names=observed,
         name=pymc_model.name or "model",
@@ -397,14 +421,24 @@ def _target(pymc_model: Any, data_names: tuple[str, ...]) -> Target:
 
 def _predictive_of(model: _Model) -> _Predictive | None:
     """Replicates, where PyTensor has JAX samplers for them."""
-    predictive, number = _Predictive(model), jnp.result_type(float)
+    params = {n: jax.ShapeDtypeStruct(s, jnp.result_type(float)) for n, s in model.shapes.items()}
+    predictive = _Predictive(model)
+    return predictive if _can_draw(predictive, params, as_data(model.data)) else None
+
+
+def _prior_of(model: _Model) -> _Prior | None:
+    """Draws of the prior, where PyTensor has JAX samplers for it."""
+    prior = _Prior(model)
+    return prior if _can_draw(prior, as_data(model.data)) else None
+
+
+def _can_draw(draw: Callable[..., Any], *arguments: Any) -> bool:
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params = {n: jax.ShapeDtypeStruct(s, number) for n, s in model.shapes.items()}
     try:
-        jax.eval_shape(predictive, key, params, as_data(model.data))
+        jax.eval_shape(draw, key, *arguments)
     except Exception:  # whatever a distribution without a sampler raises
-        return None
-    return predictive
+        return False
+    return True
 
 
 def _labels(model: Any, names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:

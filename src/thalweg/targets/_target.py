@@ -70,6 +70,8 @@ class Target(eqx.Module):
     log_likelihood: Callable[..., Any] | None = eqx.field(static=True)
     deterministic: Callable[..., Any] | None = eqx.field(static=True)
     predictive: Callable[..., Any] | None = eqx.field(static=True)
+    draw_prior: Callable[..., Any] | None = eqx.field(static=True)
+    simulate: Callable[..., Any] | None = eqx.field(static=True)
     observe: Callable[..., Any] | None = eqx.field(static=True)
     observed_names: tuple[str, ...] = eqx.field(static=True)
     name: str = eqx.field(static=True)
@@ -89,6 +91,8 @@ class Target(eqx.Module):
         log_likelihood: Callable[..., Any] | None = None,
         deterministic: Callable[..., Any] | None = None,
         predictive: Callable[..., Any] | None = None,
+        draw_prior: Callable[..., Any] | None = None,
+        simulate: Callable[..., Any] | None = None,
         observe: Callable[..., Any] | None = None,
         observed_names: tuple[str, ...] = (),
         name: str = "target",
@@ -102,12 +106,13 @@ class Target(eqx.Module):
         self.log_density_in_space = _in_turn(log_density_in_space)
         self.log_prior, self.log_likelihood = _in_turn(log_prior), _in_turn(log_likelihood)
         self.deterministic, self.predictive = _in_turn(deterministic), _in_turn(predictive)
+        self.draw_prior, self.simulate = draw_prior, simulate
         self.observe, self.observed_names = observe, tuple(observed_names)
         self.name = name
         self._coords = tuple((k, tuple(v)) for k, v in (coords or {}).items())
         self._dims = tuple((k, tuple(v)) for k, v in (dims or {}).items())
-        functions = (log_joint, log_density_in_space, log_prior, log_likelihood, deterministic, predictive, observe)
-        for function in functions:
+        functions = (log_joint, log_density_in_space, log_prior, log_likelihood, deterministic, predictive)
+        for function in (*functions, draw_prior, simulate, observe):
             _check_hashable(function)
 
     @property
@@ -281,6 +286,8 @@ class Target(eqx.Module):
             "log_likelihood": self.log_likelihood,
             "deterministic": self.deterministic,
             "predictive": self.predictive,
+            "draw_prior": self.draw_prior,
+            "simulate": self.simulate,
             "observe": self.observe,
             "observed_names": self.observed_names,
             "name": self.name,
