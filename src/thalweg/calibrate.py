@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,7 +189,7 @@ def calibrate(
     seed: Seed = 0,
     budget: float | Evaluations | None = None,
     *,
-    simulate: Callable[..., Any] | None = None,
+    simulate: Any = None,
     draws: int = 1000,
     dtype: Any = None,
     progress: bool = True,
@@ -230,6 +230,8 @@ def calibrate(
     if not isinstance(target, Target):
         remedy = "wrap it: from_numpyro(model, *data), or from_function(log_density, supports) and simulate="
         raise ValueError(requirement("target", "be a Target", type(target).__name__, remedy))
+    if simulate is not None and not callable(simulate):
+        raise ValueError(requirement("simulate", "be a function", f"a {type(simulate).__name__}"))
     n, draws = check_positive_int("n", n), check_positive_int("draws", draws)
     if resume and checkpoint is None:
         raise ValueError(requirement("checkpoint", "be the file to resume from", "None"))
@@ -284,4 +286,5 @@ def _ranks(target: Target, truth: Mapping[str, np.ndarray], draws: Mapping[str, 
     """Quantity -> how many draws are below the true value, its shape."""
     true = _quantities(target, {k: v[None] for k, v in truth.items()})
     others = _quantities(target, draws)
-    return {k: np.sum(others[k] < true[k], axis=0) for k in (*target.names, *sorted(set(true) - set(target.names)))}
+    derived = sorted(set(true) - {*target.names, LOG_DENSITY})
+    return {k: np.sum(others[k] < true[k], axis=0) for k in (*target.names, *derived, LOG_DENSITY)}

@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from thalweg._core import requirement, write_atomically
+from thalweg._core import check_positive_int, requirement, write_atomically
 from thalweg.calibrate import Calibration
 from thalweg.calibrate import calibrate as calibrate_target
 from thalweg.flows import FLOWS
@@ -202,7 +202,7 @@ def infer(
                 target,
                 flow,
                 seed,
-                budget if evaluations is None else Evaluations(evaluations),
+                budget if evaluations is None else Evaluations(check_positive_int("evaluations", evaluations)),
                 progress=not (quiet or as_json),
                 steps=steps,
                 batch_size=batch_size,
@@ -339,8 +339,10 @@ def _import_ahead() -> None:
     sys.setswitchinterval(5e-4)
 
     def imports() -> None:
-        preload_arviz()
-        preload_report()
+        # of a process that ends meanwhile, modules are no longer there
+        with contextlib.suppress(Exception):
+            preload_arviz()
+            preload_report()
 
     threading.Thread(target=imports, daemon=True).start()
 

@@ -244,6 +244,8 @@ def test_wrong_usage_is_one_sentence(monkeypatch, capsys, tmp_path, arguments, w
         (["--flow", "realnpv"], "did you mean 'realnvp'?"),
         (["--steps", "-5"], "`steps` must be a whole number of at least 1, got -5"),
         (["--budget", "-1"], "`budget` must be a positive number of seconds"),
+        (["--evaluations", "-3"], "`evaluations` must be a whole number of at least 1, got -3"),
+        (["--evaluations", "3", "--budget", "2"], "`evaluations` must be left out where there is a budget of seconds"),
         (["--batch-size", "3"], "`batch_size` must be None unless"),
     ],
 )

@@ -35,7 +35,7 @@ def test_ecdf():
 def test_messages():
     with pytest.raises(ValueError, match=r"`pit` must hold numbers in \[0, 1\]"):
         uniformity(np.array([0.5, 1.5]))
-    with pytest.raises(ValueError, match="`level` must lie between 0 and 1, got 1.0"):
+    with pytest.raises(ValueError, match=r"`level` must lie between 0 and 1, got 1\.0"):
         ecdf_band(10, 1.0)
     with pytest.raises(ValueError, match="`n` must be a whole number of at least 1"):
         ecdf_band(0)

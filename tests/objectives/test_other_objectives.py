@@ -106,6 +106,14 @@ def test_forward_kl_is_the_weighted_mean_score():
     np.testing.assert_allclose(-loss, log_q[:7].mean(), rtol=1e-10)
 
 
+def test_a_minibatch_of_forward_kl_takes_no_room_for_all_rows():
+    """It takes 100 of 50,000 weighted draws: a number or two for each draw, not one for each draw and row."""
+    rng = np.random.default_rng(0)
+    objective = ForwardKL(rng.standard_normal((50_000, 2)), rng.standard_normal(50_000), batch_size=100)
+    step = jax.jit(lambda key: objective(StandardNormal((2,)), key)[0]).lower(jax.random.key(0)).compile()
+    assert step.memory_analysis().temp_size_in_bytes < 3 * 8 * 50_000
+
+
 def test_forward_kl_fits_a_conditional_regression():
     """X given c is N(2 c - 1, 0.5^2): the fit finds slope, shift and scale."""
     rng = np.random.default_rng(1)

@@ -98,6 +98,8 @@ class Fitted(NamedTuple):
         """
         order = np.argsort(-self.elbo)
         best = int(order[0])
+        if not np.isfinite(self.elbo[best]):
+            return self.chosen([best])
         # at most so much, with all that are worse
         together = np.logaddexp.accumulate(self.elbo[order[::-1]])[::-1] - self.elbo[best]
         which = [best]
@@ -130,12 +132,15 @@ class Fitted(NamedTuple):
 
     def _left_out(self, k: int, which: list[int]) -> float:
         """By how much the density of one exceeds what others make of the target, at the median of its draws."""
+        if k in which or not np.isfinite(self.elbo[k]):
+            return -np.inf
         g = self.gaussians[k]
         return float(np.median(self.elbo[k] + g.log_prob(g.draws) - self.chosen(which).log_density(g.draws)))
 
     def log_volumes(self, target: Target) -> np.ndarray:
         """Of each: its ELBO less the log density at its mean."""
-        return self.elbo - log_density_of_rows(target, np.stack([g.loc for g in self.gaussians]))
+        heights = log_density_of_rows(target, np.stack([g.loc for g in self.gaussians]))
+        return self.elbo - np.where(np.isneginf(heights), 0.0, heights)
 
     def are_apart(self, target: Target) -> bool:
         """Whether a far one is a place of its own.

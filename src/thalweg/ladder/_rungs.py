@@ -21,8 +21,8 @@ _ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 6
 _MOST_IDLE_ALONE = 2
 """Gaussians fitted elsewhere at once, at first and where there are more modes than one; the most modes, rounds, and
 rounds in a row that find none, at last where there is one mode."""
-_FEWEST = 100
-"""Draws by which a start's ELBO is judged."""
+_FEWEST, _FEWEST_INSIDE = 100, 0.1
+"""Draws by which a start's ELBO is judged; the share of them where there is density."""
 _ENDS, _WORSE = 20, 1.0
 """A flow whose last steps' median ELBO is this many nats below that of its first ones is dropped."""
 
@@ -65,7 +65,10 @@ class Rung(NamedTuple):
 
 
 def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generator, n: int = 1000) -> np.ndarray:
-    """The ELBO of each start's Gaussian, from the same standard draws, n in all."""
+    """The ELBO of each start's Gaussian, from the same standard draws, n in all.
+
+    Of one that reaches beyond a wall, where the density is 0, that of the Gaussian cut off there.
+    """
     loc, tril = state.loc, state.scale_tril
     k, d = loc.shape
     z = rng.standard_normal((max(n // k, _FEWEST), d))
@@ -73,7 +76,10 @@ def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generat
     log_p = log_density_of_rows(target, u.reshape(-1, d)).reshape(k, -1)
     log_q = -0.5 * (z**2).sum(1) - 0.5 * d * np.log(2 * np.pi)
     log_scale = np.log(np.diagonal(tril, axis1=1, axis2=2)).sum(1)
-    return (log_p - log_q).mean(1) + log_scale
+    inside = ~np.isneginf(log_p)
+    share = np.maximum(inside.mean(1), 1 / log_p.shape[1])
+    elbo = np.where(inside, log_p - log_q, 0).mean(1) / share + np.log(share) + log_scale
+    return np.where(inside.mean(1) >= _FEWEST_INSIDE, elbo, -np.inf)
 
 
 def gaussian_rung(

@@ -31,6 +31,7 @@ class ForwardKL(AbstractObjective):
 
     points: Array
     log_weights: Array
+    cumulated: Array
     context: Array | None
     batch_size: int | None = eqx.field(static=True)
 
@@ -53,6 +54,8 @@ class ForwardKL(AbstractObjective):
             check_positive_int("batch_size", batch_size)
         shifted = weights - weights.max()
         self.points, self.log_weights = from_numpy(x), from_numpy(shifted - np.log(np.exp(shifted).sum()))
+        ladder = np.cumsum(np.exp(shifted))
+        self.cumulated = from_numpy(ladder / ladder[-1])
         self.context = None if context is None else from_numpy(np.asarray(context, float))
         self.batch_size = batch_size
 
@@ -65,7 +68,9 @@ class ForwardKL(AbstractObjective):
         if batch is not None:
             (points, context), share = batch, jnp.full(len(batch[0]), 1 / len(batch[0]))
         elif self.batch_size is not None:
-            rows = jax.random.categorical(pick, self.log_weights, shape=(self.batch_size,))
+            # by the inverse of their distribution function: no n numbers for each row
+            uniform = jax.random.uniform(pick, (self.batch_size,), self.cumulated.dtype)
+            rows = jnp.minimum(jnp.searchsorted(self.cumulated, uniform, side="right"), len(points) - 1)
             points, share = points[rows], jnp.full(self.batch_size, 1 / self.batch_size)
             context = None if context is None else context[rows]
         if isinstance(distribution, AbstractAuxiliaryDistribution):

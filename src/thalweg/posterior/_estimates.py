@@ -1,6 +1,7 @@
 """Numbers that know how sure they are."""
 
 import dataclasses
+import math
 from typing import Any
 
 from thalweg._core import register
@@ -18,6 +19,10 @@ class Estimate:
 
     value: float
     standard_error: float
+
+    def widened(self, by: float) -> "Estimate":
+        """The same value with another error beside its own."""
+        return Estimate(self.value, math.hypot(self.standard_error, by))
 
     def __str__(self) -> str:
         """Value and error, to the error's second digit."""

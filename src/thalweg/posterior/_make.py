@@ -5,17 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from thalweg._core import FileError, Seed, as_key, precision, read_file, requirement
-from thalweg.diagnostics import all_but_even, khat_threshold, log_mean_exp, psis
+from thalweg._core import FileError, Seed, as_key, numpy_rng, precision, read_file, requirement
+from thalweg.diagnostics import all_but_even, importance_ess, khat_threshold, log_mean_exp, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.posterior._citation import package_versions
 from thalweg.posterior._draws import WeighedDraws, weigh
 from thalweg.posterior._estimates import Estimate
 from thalweg.posterior._leak import Corrected, at_an_end, missed_mass
 from thalweg.posterior._posterior import KIND, POOL, SAVED, Posterior, complaint_of
+from thalweg.posterior._tails import look_at_tails
 from thalweg.posterior._verdict import Verdict, judge
 from thalweg.targets import Target, check_same_target, describe_target
 
+_HEAVY_KHAT = 0.5
+"""Weights with a longer tail than this may belong to a target with one."""
 _FINEST = 0.25
 """Nats: rounding of the log density by more than this blurs the weights."""
 
@@ -67,6 +70,11 @@ def make_posterior(
             drawn = Corrected(weighed.u, np.exp(smoothed.log_weights), log_p, log_q)
             doubtful = bool(smoothed.khat >= khat_threshold(len(raw)) and all_but_even(raw))
             failed = missed_mass(flow, target, drawn, evidence.value, as_key(seed), doubtful=doubtful)
+            if not failed and smoothed.khat > _HEAVY_KHAT and not all_but_even(raw):
+                rng = numpy_rng(as_key(seed))
+                corrected = rng.choice(weighed.u, POOL, p=drawn.share / drawn.share.sum())
+                tails = look_at_tails(target, corrected, importance_ess(raw), rng)
+                failed, evidence = tails.told, evidence.widened(tails.missing)
         verdict = judge(raw, np.asarray(weighed.u, float), own, failed=failed, missed_mode=missed_mode)
         # their mean is 1: what is the same for all draws need not be multiplied by their noise
         terms = evidence.value + own * (log_p - log_q - evidence.value)

@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from thalweg._core import PRNGKeyArray, check_choice, split_on_host
+from thalweg._core import PRNGKeyArray, check_choice, numpy_rng, split_on_host
 from thalweg.diagnostics import bridge
 from thalweg.distributions import AbstractDistribution, AbstractSampler, Transformed
 from thalweg.mcmc import Bounds, Chains, independence_chains, latent_chains
 from thalweg.posterior._draws import WeighedDraws, draw_and_score, score
 from thalweg.posterior._estimates import Estimate
 from thalweg.posterior._leak import Corrected, at_an_end, missed_mass
+from thalweg.posterior._tails import look_at_tails
 from thalweg.posterior._verdict import LARGEST_RHAT, Verdict, convergence, judge_chains, refused
 from thalweg.targets import Target, log_density_of_rows
 
@@ -18,7 +19,7 @@ _METHODS = ("imh", "neutra")
 _NAMES = {"imh": "independence Metropolis-Hastings", "neutra": "Hamiltonian Monte Carlo in the flow's latent space"}
 _BRIDGE_DRAWS = 10_000
 _MOST_DOUBLINGS, _ENOUGH, _ENOUGH_SHARE = 5, 2000, 0.2
-_DOUBTFUL = 0.7
+_DOUBTFUL, _SLACK = 0.7, 3.0
 
 
 class Refined(NamedTuple):
@@ -52,8 +53,8 @@ def run_chains(
         chains = independence_chains(flow, target, (start.u, start.log_q), length, first_key, bounds)
     else:
         chains = latent_chains(flow, target, start.u, length, first_key, bounds)
-    for more_key in more_keys:
-        if bounds.is_over or _is_enough(chains.draws):
+    for left, more_key in zip(range(_MOST_DOUBLINGS, 0, -1), more_keys, strict=True):
+        if bounds.is_over or _is_enough(chains.draws) or _is_hopeless(chains.draws, left):
             break
         chains = chains.longer(more_key, bounds)
     sentence = (
@@ -68,12 +69,17 @@ def _is_enough(draws: np.ndarray) -> bool:
     return worst <= LARGEST_RHAT and ess >= min(_ENOUGH, _ENOUGH_SHARE * draws[..., 0].size)
 
 
+def _is_hopeless(draws: np.ndarray, doublings: int) -> bool:
+    """Whether R-hat is so large that even the longest chains would disagree: what it exceeds 1 by falls as 1 / n."""
+    return convergence(draws)[0] - 1 > _SLACK * (LARGEST_RHAT - 1) * 2**doublings
+
+
 def judge_refined(
     flow: AbstractSampler, target: Target, refined: Refined, before: Verdict, key: PRNGKeyArray
 ) -> tuple[Verdict, Estimate | None]:
     """(the verdict on the chains, the log evidence by a bridge from the flow to them)."""
     draws = refined.chains.draws
-    own_key, leak_key = split_on_host(key, 2)
+    own_key, leak_key, tail_key = split_on_host(key, 3)
     own, log_q = draw_and_score(flow, own_key, _BRIDGE_DRAWS)
     verdict = judge_chains(draws, np.asarray(own, float), before.khat, missed_mode=before.missed_mode)
     rows = draws.reshape(-1, draws.shape[-1])
@@ -89,5 +95,7 @@ def judge_refined(
         # chains that a flow proposes for stay where it has density, and agree with one another there
         even = Corrected(rows, shares, log_p, log_q_there)
         failed = missed_mass(flow, target, even, evidence.value, leak_key, doubtful=before.khat >= _DOUBTFUL)
+        tails = look_at_tails(target, rows, verdict.ess, numpy_rng(tail_key))
+        failed, evidence = failed or tails.told, evidence.widened(tails.missing)
         verdict = refused(verdict, failed) if failed else verdict
     return verdict, evidence

@@ -97,7 +97,7 @@ def _ranks(quantity: Quantity, number: int) -> Figure:
     axes.fill_between(at, low, high, color=RAW, alpha=0.25, linewidth=0)
     axes.plot(at, ecdf(quantity.pit, at) - at, color=ACCENT, linewidth=1.6)
     axes.axhline(0, color=LINE, linewidth=0.8)
-    axes.set_xlim(0, 1)
+    axes.set(xlim=(0, 1), xticks=[0, 0.5, 1])
     alt = f"Ranks of {quantity.name}: p-value {quantity.p_value:.2g}"
     return Figure(_svg(axes, f"ranks-{number}"), alt, f"{quantity.name} (p = {quantity.p_value:.2g})")
 

@@ -40,8 +40,6 @@ class Simulator:
         """
         function = function or target.simulate
         if function is not None:
-            if not callable(function):
-                raise ValueError(requirement("simulate", "be a function", f"a {type(function).__name__}"))
             return cls(target, function, ())
         if target.draw_prior is None or target.predictive is None:
             what = "prior" if target.draw_prior is None else "likelihood"
