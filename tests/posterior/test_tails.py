@@ -1,5 +1,7 @@
 """Tails: what lines through draws say of the mass beyond them, against known laws."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -35,8 +37,8 @@ def test_nothing_is_missing_where_draws_are_right():
         for target, u in ((NORMAL, normal), (T, t), (CAUCHY, rng.standard_cauchy((N, 4)))):
             tails = look_at_tails(target, u, float(N), rng)
             assert tails.told is None
-            # four coordinates of 0.002 beyond the bound, which 10,000 draws know to 0.0009 together
-            assert tails.missing < 0.003
+            # four coordinates of 0.002 beyond the bound, which 10,000 draws know to 0.0009 together, 32 lines to 0.002
+            assert tails.missing < 0.005
 
 
 def test_a_tail_cut_off_is_measured():
@@ -46,8 +48,7 @@ def test_a_tail_cut_off_is_measured():
     u = u[(np.abs(u) < 60).all(axis=1)][:N]
     tails = look_at_tails(CAUCHY, u, float(N), rng)
     assert tails.missing == pytest.approx(4 * 2 * stats.cauchy.sf(60), rel=0.15)
-    assert "`x` has " in tails.told
-    assert "of its mass in tails where 0.2% of the draws are" in tails.told
+    assert re.fullmatch(r"`x` has \d\.\d% of its mass in tails where 0\.2% of the draws are", str(tails.told))
 
 
 def test_a_tail_that_is_long_in_all_coordinates_together():

