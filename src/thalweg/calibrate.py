@@ -236,7 +236,8 @@ def calibrate(
     if resume and checkpoint is None:
         raise ValueError(requirement("checkpoint", "be the file to resume from", "None"))
     dtype, began = resolve_dtype(dtype), time.monotonic()
-    settings: dict[str, Any] = {"flow": str(flow), "n": n, "draws": draws, "seed": str(seed), "dtype": dtype}
+    name = flow if isinstance(flow, str) else type(flow).__name__
+    settings: dict[str, Any] = {"flow": name, "n": n, "draws": draws, "seed": str(seed), "dtype": dtype}
     settings |= {k: str(v) for k, v in options.items()}
     with precision(dtype), Progress(show=progress) as bar, counting():
         target = target.in_default_precision()

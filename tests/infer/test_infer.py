@@ -149,6 +149,7 @@ def test_budget_of_evaluations_is_the_same_on_every_machine():
     assert 90_000 < few.settings["evaluations"] < 250_000
 
 
+@pytest.mark.slow
 def test_a_wall():
     """A Pareto density is 0 below 7: what reaches beyond is cut off, without a warning."""
     density = lambda p: jnp.where(p["t"] > 7.0, jnp.log(6 * 7.0**6) - 7 * jnp.log(p["t"]), -jnp.inf)  # noqa: E731

