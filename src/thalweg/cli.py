@@ -98,6 +98,13 @@ Example:
 """
 
 
+_Model = Annotated[Path, typer.Argument(help="The model file (.py or .stan).", show_default=False)]
+_Out = Annotated[Path, typer.Option(help="The folder to write to; it is made.", show_default=False)]
+_Data = Annotated[Path | None, typer.Option(help="The data file: .json, .json.gz, .npz or .csv.")]
+_Seed = Annotated[int, typer.Option(help="All randomness comes from it.")]
+_Float64 = Annotated[bool, typer.Option("--float64", help="Compute in double precision.")]
+
+
 def _notes(error: Exception) -> list[str]:
     return getattr(error, "__notes__", [])
 
@@ -161,15 +168,15 @@ def _complete_flow(incomplete: str) -> list[str]:
 @app.command(help=_INFER_HELP)
 @_answer
 def infer(
-    model: Annotated[Path, typer.Argument(help="The model file (.py or .stan).", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The folder to write to; it is made.", show_default=False)],
-    data: Annotated[Path | None, typer.Option(help="The data file: .json, .json.gz, .npz or .csv.")] = None,
+    model: _Model,
+    out: _Out,
+    data: _Data = None,
     flow: Annotated[
         str,
         typer.Option(help=f"{', '.join(('auto', *FLOWS[:-1]))} or {FLOWS[-1]}.", autocompletion=_complete_flow),
     ] = "auto",
     steps: Annotated[int | None, typer.Option(help="The most steps of the flow's fit.")] = None,
-    seed: Annotated[int, typer.Option(help="All randomness comes from it.")] = 0,
+    seed: _Seed = 0,
     budget: Annotated[float | None, typer.Option(help="Seconds for the fit.")] = None,
     evaluations: Annotated[
         int | None, typer.Option(help="Evaluations of the log density for the fit, instead of seconds.")
@@ -177,7 +184,7 @@ def infer(
     batch_size: Annotated[
         int | None, typer.Option(help="Rows of data a step (log_prior and log_likelihood models).")
     ] = None,
-    float64: Annotated[bool, typer.Option("--float64", help="Compute in double precision.")] = False,
+    float64: _Float64 = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the folder's checkpoint, to the same bits.")
     ] = False,
@@ -192,7 +199,11 @@ def infer(
         jax.config.update("jax_enable_x64", True)
     try:
         # what the model prints must not get into the JSON
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), _folder(out):
+        with (
+            contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
+            _resumable(checkpoint),
+            _folder(out),
+        ):
             if model.suffix == ".stan" and sys.stderr.isatty() and not quiet:
                 words = f"compiling {model.name}, about half a minute unless it was before"
                 Console(stderr=True).print(words, style="dim")
@@ -211,10 +222,6 @@ def infer(
             )
             source = {"model": str(model.resolve()), "data": None if data is None else str(data.resolve())}
             summary = _write(posterior, out, source)
-    except KeyboardInterrupt as stop:
-        if checkpoint.exists() and not isinstance(stop, Interrupted):
-            raise Interrupted(*stop.args) from stop
-        raise
     except OSError as error:
         if checkpoint.exists():
             error.add_note("make room, and the same command with --resume goes on from the fit")
@@ -233,7 +240,7 @@ def sample(
     run: Annotated[Path, typer.Argument(help="The folder that infer wrote.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The file to write: .npz, .csv or .json.", show_default=False)],
     n: Annotated[int, typer.Option("--n", "-n", help="How many draws.")] = 1000,
-    seed: Annotated[int, typer.Option(help="All randomness comes from it.")] = 0,
+    seed: _Seed = 0,
     raw: Annotated[bool, typer.Option("--raw", help="The flow's own draws, not corrected.")] = False,
 ) -> None:
     """Load, draw, write."""
@@ -257,14 +264,14 @@ def sample(
 @app.command(help=_CALIBRATE_HELP)
 @_answer
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="The model file (.py or .stan).", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The folder to write to; it is made.", show_default=False)],
-    data: Annotated[Path | None, typer.Option(help="The data file: .json, .json.gz, .npz or .csv.")] = None,
+    model: _Model,
+    out: _Out,
+    data: _Data = None,
     n: Annotated[int, typer.Option("--n", "-n", help="How many data sets.")] = 100,
     flow: Annotated[str, typer.Option(help="As for infer.", autocompletion=_complete_flow)] = "auto",
-    seed: Annotated[int, typer.Option(help="All randomness comes from it.")] = 0,
+    seed: _Seed = 0,
     budget: Annotated[float | None, typer.Option(help="Seconds for all of it.")] = None,
-    float64: Annotated[bool, typer.Option("--float64", help="Compute in double precision.")] = False,
+    float64: _Float64 = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no table.")] = False,
 ) -> None:
@@ -272,18 +279,13 @@ def calibrate(
     checkpoint = out / "checkpoint.thalweg"
     if float64:
         jax.config.update("jax_enable_x64", True)
-    try:
-        with _folder(out):
-            found = calibrate_target(
-                from_file(model, data), n, flow, seed, budget, progress=not quiet, checkpoint=checkpoint, resume=resume
-            )
-            text = json.dumps(_calibration(found), indent=1) + "\n"
-            write_atomically(out / "calibration.json", lambda temporary: temporary.write_text(text))
-            write_report(found, out / "report.html")
-    except KeyboardInterrupt as stop:
-        if checkpoint.exists() and not isinstance(stop, Interrupted):
-            raise Interrupted(*stop.args) from stop
-        raise
+    with _resumable(checkpoint), _folder(out):
+        found = calibrate_target(
+            from_file(model, data), n, flow, seed, budget, progress=not quiet, checkpoint=checkpoint, resume=resume
+        )
+        text = json.dumps(_calibration(found), indent=1) + "\n"
+        write_atomically(out / "calibration.json", lambda temporary: temporary.write_text(text))
+        write_report(found, out / "report.html")
     checkpoint.unlink(missing_ok=True)
     if not quiet:
         console = Console(width=max(shutil.get_terminal_size().columns, 80), highlight=False)
@@ -345,6 +347,17 @@ def _import_ahead() -> None:
             preload_report()
 
     threading.Thread(target=imports, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _resumable(checkpoint: Path) -> Iterator[None]:
+    """Where there is a checkpoint, whatever stops the work, it can go on from there."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if checkpoint.exists() and not isinstance(stop, Interrupted):
+            raise Interrupted(*stop.args) from stop
+        raise
 
 
 @contextlib.contextmanager

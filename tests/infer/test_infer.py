@@ -152,11 +152,14 @@ def test_budget_of_evaluations_is_the_same_on_every_machine():
 @pytest.mark.slow
 def test_a_wall():
     """A Pareto density is 0 below 7: what reaches beyond is cut off, without a warning."""
-    density = lambda p: jnp.where(p["t"] > 7.0, jnp.log(6 * 7.0**6) - 7 * jnp.log(p["t"]), -jnp.inf)  # noqa: E731
+
+    def density(params):
+        t = params["t"]
+        return jnp.where(t > 7.0, jnp.log(6 * 7.0**6) - 7 * jnp.log(t), -jnp.inf)
+
     posterior = tw.infer(tw.from_function(density, {"t": tw.positive()}), seed=3, progress=False)
-    if posterior.verdict.ok:
-        assert abs(posterior.log_evidence.value) < 4 * posterior.log_evidence.standard_error
-        assert posterior.resample(4000)["t"].mean() == pytest.approx(7 * 6 / 5, rel=0.02)
+    assert abs(posterior.log_evidence.value) < 4 * posterior.log_evidence.standard_error < 0.5
+    assert posterior.resample(4000)["t"].mean() == pytest.approx(7 * 6 / 5, rel=0.02)
 
 
 def test_minibatches_reach_the_posterior():
