@@ -55,7 +55,7 @@ def volume(jacobian):
     return 0.5 * np.linalg.slogdet(jacobian.T @ jacobian)[1]
 
 
-@rows
+@costly_rows
 def test_both_directions_and_their_jacobians(row):
     f = noised(row.build())
     context = context_of(f, 0)

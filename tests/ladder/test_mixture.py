@@ -113,6 +113,7 @@ def test_small_modes_count_together():
     assert posterior.resample(20_000)["x"].std() == pytest.approx(np.sqrt(1 + 0.012 * 81), rel=0.05)
 
 
+@pytest.mark.slow
 def test_more_combinations_than_can_be_found_are_told_of():
     """A spike and a slab in each of 8 coordinates: 256 modes, of which the found ones leave out an eighth."""
 

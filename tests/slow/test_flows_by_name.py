@@ -1,4 +1,4 @@
-"""The flows by name that take long to compile."""
+"""The flows by name, but for two among the fast tests."""
 
 import pytest
 

@@ -224,20 +224,34 @@ BAD = {**DATA, "y": Y[:3]}
             "must be a Stan program that compiles, got Syntax error .*line 1, column 25",
         ),
         ("parameters { real x; }\nmodel { x ~ nrmal(0, 1); }", None, "Semantic error .*line 2.*nrmal"),
-        (STAN[SCHOOLS], None, "`data` must fit the program's data block, got variable does not exist.*name=J"),
-        (STAN[SCHOOLS], BAD, r"`data` must fit.*dims declared=\(8\); dims found=\(3\)"),
-        (STAN[SCHOOLS], {**DATA, "sigma": -SIGMA}, "`data` must fit.*sigma.*greater than or equal to 0"),
-        (STAN[SCHOOLS], {**DATA, "J": 8.5}, "`data` must fit.*J"),
         (STAN[SCHOOLS], {**DATA, "J": 2**40}, "`data` must have whole numbers of 32 bits, .*got 1099511627776"),
         (STAN[SCHOOLS], {**DATA, "y": Y * np.nan}, r"`data` must hold no NaN, got NaN in data\['y'\] \(8 of 8\)"),
         (STAN[SCHOOLS], {**DATA, "y": ["a"]}, r"`data\['y'\]` must be numeric"),
         (STAN[SCHOOLS], {**DATA, "y": {"1": 2.0}}, "`data` must be arrays by name"),
         (STAN[SCHOOLS], [1.0], "`data` must be a dict or a data file, got a list"),
         (STAN[SCHOOLS], "nothing.json", "`data` must be a file, got nothing.json"),
-        (STAN[SCHOOLS], {**DATA, "y": Y * 1e6}, "`program` must run at every point, or reject it.*out of range"),
     ],
 )
 def test_messages(program, data, message):
+    check_message(program, data, message)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "`data` must fit the program's data block, got variable does not exist.*name=J"),
+        (BAD, r"`data` must fit.*dims declared=\(8\); dims found=\(3\)"),
+        ({**DATA, "sigma": -SIGMA}, "`data` must fit.*sigma.*greater than or equal to 0"),
+        ({**DATA, "J": 8.5}, "`data` must fit.*J"),
+        ({**DATA, "y": Y * 1e6}, "`program` must run at every point, or reject it.*out of range"),
+    ],
+)
+def test_messages_of_a_compiled_program(data, message):
+    check_message(STAN[SCHOOLS], data, message)
+
+
+def check_message(program, data, message):
     # the data as they are given: no annotation forestalls the sentence
     with pytest.raises(ValueError, match=message) as caught:
         getattr(from_stan, "__wrapped__", from_stan)(program, data)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +72,7 @@ def test_values_and_derivatives(data, getkey):
     np.testing.assert_allclose(of_y, np.sum([a[3] for a in alone], axis=0), rtol=1e-9, atol=1e-9)
 
 
+@eqx.filter_jit
 def look_one(target, u):
     """One point, in batches of none."""
     value, slope = jax.value_and_grad(target.log_density)(u)
@@ -78,6 +80,7 @@ def look_one(target, u):
     return value, slope, jax.jacfwd(jax.grad(target.log_density))(u), of_y
 
 
+@pytest.mark.slow
 def test_no_deadlock():
     """On two cores JAX hangs in `jax.vmap(jax.grad(...))` of two factorisations, of 12 x 12 matrices too."""
     code = """
