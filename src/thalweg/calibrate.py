@@ -21,12 +21,11 @@ from thalweg._core import (
     precision,
     register,
     requirement,
-    resolve_dtype,
     split_on_host,
     wide_jit,
 )
 from thalweg.diagnostics import uniformity
-from thalweg.infer import infer
+from thalweg.infer import checked_settings, prepare_each
 from thalweg.posterior import package_versions
 from thalweg.run import AbstractProcess, Checkpoint, Evaluations, Limit, Progress, Status, run
 from thalweg.targets import Simulator, Target, describe_target
@@ -37,6 +36,8 @@ _LEVELS = (0.5, 0.8, 0.95)
 _SIGNIFICANT = 0.05
 _FEWEST = 20
 _PIECE = 256
+_TOGETHER = 8
+"""Data sets whose Gaussians are fitted at once."""
 _FAILED, _REFUSED, _TRUSTED = 0, 1, 2
 
 
@@ -147,23 +148,44 @@ class _State(NamedTuple):
 
 
 class _Runs(AbstractProcess[_State]):
-    """Each step simulates, infers and ranks."""
+    """Each step simulates, infers and ranks; what can be done for several data sets at once is."""
 
     simulator: Simulator
     flow: Any
+    n: int
     n_draws: int
-    options: dict[str, Any]
+    settings: dict[str, Any]
     failures: list[str]
+    together: dict[int, list[Any]]
     chunk: int = 1
+
+    def _prepared(self, key: PRNGKeyArray, index: int) -> Any:
+        """(true parameters, target, what goes on to its posterior, key of its draws) of run `index`.
+
+        A group always holds the same runs, wherever a resumed calibration begins.
+        """
+        group, place = divmod(index, _TOGETHER)
+        if group not in self.together:
+            size = min(_TOGETHER, self.n)
+            # the last group is filled up: another number of data sets would compile anew
+            runs = np.minimum(group * _TOGETHER + np.arange(size), self.n - 1)
+            keys = [split_on_host(jax.random.fold_in(key, int(run)), 3) for run in runs]
+            simulated = [self.simulator(simulate_key) for simulate_key, _, _ in keys]
+            targets, fit_keys = [target for _, target in simulated], [fit_key for _, fit_key, _ in keys]
+            ways = prepare_each(targets, self.flow, fit_keys, self.settings)
+            self.together.clear()
+            self.together[group] = [
+                (*pair, way, draw_key) for pair, way, (_, _, draw_key) in zip(simulated, ways, keys, strict=True)
+            ]
+        return self.together[group][place]
 
     def advance(self, state: _State, key: PRNGKeyArray, first: int, n: int) -> tuple[_State, dict[str, np.ndarray]]:
         """Runs first ... first + n - 1, from keys of their own."""
         khat = np.empty(n)
         for i in range(n):
-            simulate_key, fit_key, draw_key = split_on_host(jax.random.fold_in(key, first + i), 3)
-            truth, target = self.simulator(simulate_key)
+            truth, target, infer, draw_key = self._prepared(key, first + i)
             try:
-                posterior = infer(target, self.flow, fit_key, progress=False, **self.options)
+                posterior = infer()
                 draws = posterior.resample(self.n_draws, draw_key)
             except ValueError as error:
                 self.failures.append(str(error))
@@ -235,11 +257,10 @@ def calibrate(
     n, draws = check_positive_int("n", n), check_positive_int("draws", draws)
     if resume and checkpoint is None:
         raise ValueError(requirement("checkpoint", "be the file to resume from", "None"))
-    dtype, began = resolve_dtype(dtype), time.monotonic()
-    name = flow if isinstance(flow, str) else type(flow).__name__
-    settings: dict[str, Any] = {"flow": name, "n": n, "draws": draws, "seed": str(seed), "dtype": dtype}
-    settings |= {k: str(v) for k, v in options.items()}
-    with precision(dtype), Progress(show=progress) as bar, counting():
+    climb, began = checked_settings(target, flow, dtype=dtype, **options), time.monotonic()
+    settings: dict[str, Any] = {"flow": climb["flow"], "n": n, "draws": draws, "seed": str(seed)}
+    settings |= {"dtype": climb["dtype"], **{k: str(v) for k, v in options.items()}}
+    with precision(climb["dtype"]), Progress(show=progress) as bar, counting():
         target = target.in_default_precision()
         simulator = Simulator.of(target, simulate)
         probe_key, run_key = split_on_host(as_key(seed), 2)
@@ -250,7 +271,7 @@ def calibrate(
         if checkpoint is not None:
             told = {k: str(v) for k, v in describe_target(target).items()}
             kept = Checkpoint(checkpoint, {**settings, **told}, resume=resume, every=0.0)
-        process = _Runs(simulator=simulator, flow=flow, n_draws=draws, options={**options, "dtype": dtype}, failures=[])
+        process = _Runs(simulator=simulator, flow=flow, n=n, n_draws=draws, settings=climb, failures=[], together={})
         limit = Limit.of(budget)
         bounds = {"progress": bar, "checkpoint": kept, "limit": limit}
         found = run(process, start, run_key, steps=n, name="calibration", quantity="k-hat", **bounds)

@@ -1,6 +1,8 @@
 """The door `infer`: from a log density to a posterior with a verdict."""
 
+import functools
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from thalweg._core import (
+    PRNGKeyArray,
     Seed,
     as_key,
     check_choice,
@@ -23,10 +26,10 @@ from thalweg._core import (
 )
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import FLOWS
-from thalweg.ladder import Budget, Climb, turned
+from thalweg.ladder import Budget, Climb, gaussian_rungs, turned
 from thalweg.posterior import Posterior, from_datatree
 from thalweg.run import Checkpoint, Evaluations, Limit, Progress
-from thalweg.targets import Target, describe_target, find_start
+from thalweg.targets import Starts, Target, describe_target, find_start
 
 
 def infer(
@@ -82,36 +85,20 @@ def infer(
         Interrupted: (a KeyboardInterrupt) on a signal, after the checkpoint has been written.
     """
     _check_target(target)
-    dtype = resolve_dtype(dtype)
-    _check_flow(flow)
-    _check_numbers(steps=steps, n_draws=n_draws, batch_size=batch_size, learning_rate=learning_rate)
     if checkpoint is not None and not Path(checkpoint).parent.is_dir():
         raise ValueError(requirement("checkpoint", "be a file in a folder that is there", checkpoint))
     if resume and checkpoint is None:
         raise ValueError(requirement("checkpoint", "be the file to resume from", "None"))
+    numbers = {"steps": steps, "n_draws": n_draws, "learning_rate": learning_rate, "batch_size": batch_size}
+    settings = checked_settings(target, flow, dtype=dtype, **numbers)
     _check_mesh(mesh, n_draws)
-    if batch_size is not None and not target.is_split:
-        raise ValueError(requirement("batch_size", "be None unless the target comes from from_likelihood", batch_size))
-    began = time.monotonic()
-    name = flow if isinstance(flow, str) else type(flow).__name__
-    settings: dict[str, Any] = {
-        "model": target.name,
-        "flow": name,
-        "seed": seed if isinstance(seed, int) else str(np.asarray(jax.random.key_data(as_key(seed)))),
-        "steps": steps,
-        "n_draws": n_draws,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "dtype": dtype,
-    }
+    dtype, began = settings["dtype"], time.monotonic()
+    settings["seed"] = seed if isinstance(seed, int) else str(np.asarray(jax.random.key_data(as_key(seed))))
     with precision(dtype), Progress(show=progress) as bar, counting():
         limit = Limit.of(budget)
         target = target.in_default_precision()
-        start_key, climb_key = split_on_host(as_key(seed), 2)
         init = None if init is None else from_datatree(init, target.names)
-        starts = find_start(target, start_key, init)
-        if (cut := turned(target, starts.points)) is not target:
-            target, starts = cut, find_start(cut, start_key, init)
+        target, starts, climb_key = _start(target, as_key(seed), init)
         kept = None
         if checkpoint is not None:
             told = {k: str(v) for k, v in {**describe_target(target), "init": starts.points[0].tolist()}.items()}
@@ -120,6 +107,82 @@ def infer(
         posterior.settings["evaluations"] = counted().total
     posterior.settings["seconds"] = round(time.monotonic() - began, 2)
     return posterior
+
+
+def checked_settings(
+    target: Target,
+    flow: str | AbstractSampler,
+    *,
+    dtype: Any = None,
+    steps: int | None = None,
+    n_draws: int = 128,
+    learning_rate: float = 1e-2,
+    batch_size: int | None = None,
+) -> dict[str, Any]:
+    """What decides a climb's result, checked.
+
+    Raises:
+        ValueError: if one of them is not what `infer` takes.
+    """
+    dtype = resolve_dtype(dtype)
+    _check_flow(flow)
+    _check_numbers(steps=steps, n_draws=n_draws, batch_size=batch_size, learning_rate=learning_rate)
+    if batch_size is not None and not target.is_split:
+        raise ValueError(requirement("batch_size", "be None unless the target comes from from_likelihood", batch_size))
+    return {
+        "model": target.name,
+        "flow": flow if isinstance(flow, str) else type(flow).__name__,
+        "steps": steps,
+        "n_draws": n_draws,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "dtype": dtype,
+    }
+
+
+def prepare_each(
+    targets: Sequence[Target], flow: str | AbstractSampler, keys: Sequence[PRNGKeyArray], settings: dict[str, Any]
+) -> list[Callable[[], Posterior]]:
+    """`infer` for targets that differ in the numbers of their data: the Gaussians of all are fitted at once.
+
+    Args:
+        targets: in the precision that is JAX's default now.
+        flow: as for `infer`.
+        keys: one for each target.
+        settings: what decides the result, as a `Climb` takes it.
+
+    Returns:
+        What goes on to each posterior; it raises as `infer` does.
+    """
+    budget = Budget(Limit.of(None), Progress(show=False), None)
+    begun: list[Any] = []
+    for target, key in zip(targets, keys, strict=True):
+        try:
+            begun.append(_start(target, key, None))
+        except ValueError as error:
+            begun.append(error)
+    good = [i for i, one in enumerate(begun) if not isinstance(one, ValueError)]
+    rungs: dict[int, Any] = {}
+    if isinstance(flow, str) and len(good) == len(targets) and not targets[0].space.turns:
+        found = gaussian_rungs([b[0] for b in begun], [b[1] for b in begun], begun[0][2], budget)
+        rungs = dict(enumerate(found))
+
+    def finish(i: int) -> Posterior:
+        if isinstance(begun[i], ValueError):
+            raise begun[i]
+        target, starts, key = begun[i]
+        return Climb(target, dict(settings), key, budget, None).run(flow, starts, rungs.get(i))
+
+    return [functools.partial(finish, i) for i in range(len(targets))]
+
+
+def _start(target: Target, key: PRNGKeyArray, init: Any) -> tuple[Target, Starts, PRNGKeyArray]:
+    """(the target, cut open where it should be; where to begin; the key of all that follows)."""
+    start_key, climb_key = split_on_host(key, 2)
+    starts = find_start(target, start_key, init)
+    if (cut := turned(target, starts.points)) is not target:
+        target, starts = cut, find_start(cut, start_key, init)
+    return target, starts, climb_key
 
 
 def _check_target(target: Any) -> None:

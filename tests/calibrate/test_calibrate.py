@@ -15,6 +15,7 @@ from scipy import stats
 
 import thalweg as tw
 from helpers import count_compiles
+from thalweg.posterior import Posterior
 from thalweg.targets import Simulator
 
 numpyro = pytest.importorskip("numpyro")
@@ -84,7 +85,7 @@ def test_a_models_own_draws():
 
 
 def test_other_data_compile_nothing():
-    tw.calibrate(LINE, 1, progress=False)
+    tw.calibrate(LINE, 3, progress=False)
     with count_compiles() as compiled:
         found = tw.calibrate(LINE, 3, seed=1, progress=False)
     assert compiled.count == 0
@@ -124,26 +125,44 @@ def test_too_few_runs_say_nothing():
     assert str(found) == "Nothing can be said: 3 of 3 posteriors were trusted, and 20 are needed."
 
 
-def test_interrupted_and_resumed_to_the_same_ranks(tmp_path):
-    calls = []
-
-    def stopping(key, data):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return simulate(key, data)
-
+def test_interrupted_and_resumed_to_the_same_ranks(tmp_path, monkeypatch):
+    """In the middle of a group of data sets whose Gaussians are fitted at once; the last group is not full."""
+    monkeypatch.setattr(sys.modules["thalweg.calibrate"], "_TOGETHER", 3)
     options = {"flow": "gaussian", "seed": 2, "progress": False, "checkpoint": tmp_path / "c.thalweg"}
-    whole = tw.calibrate(FUNCTION, 4, simulate=simulate, **{**options, "checkpoint": None})
+    whole = tw.calibrate(FUNCTION, 7, simulate=simulate, **{**options, "checkpoint": None})
+    resample, calls = Posterior.resample, []
+
+    def stopping(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return resample(*arguments, **named)
+
+    monkeypatch.setattr(Posterior, "resample", stopping)
     with pytest.raises(KeyboardInterrupt):
-        tw.calibrate(FUNCTION, 4, simulate=stopping, **options)
-    before = len(calls)
-    resumed = tw.calibrate(FUNCTION, 4, simulate=stopping, resume=True, **options)
-    # the first of each looks at the form; two runs were kept
-    assert len(calls) - before == 1 + 4 - 2
+        tw.calibrate(FUNCTION, 7, simulate=simulate, **options)
+    resumed = tw.calibrate(FUNCTION, 7, simulate=simulate, resume=True, **options)
+    # four were kept
+    assert len(calls) - 5 == 7 - 4
     np.testing.assert_array_equal(resumed.ranks["mu"], whole.ranks["mu"])
+    np.testing.assert_array_equal(resumed.khat, whole.khat)
+
+
+def test_data_sets_together_are_as_alone(monkeypatch):
+    """One after the other they have other random numbers, and the same posterior."""
+    together = tw.calibrate(FUNCTION, 4, seed=2, simulate=simulate, progress=False)
+    monkeypatch.setattr(sys.modules["thalweg.calibrate"], "_TOGETHER", 1)
+    alone = tw.calibrate(FUNCTION, 4, seed=2, simulate=simulate, progress=False)
+    assert together.n_trusted == alone.n_trusted == 4
+    # of 1000 draws each, to five standard errors
+    np.testing.assert_allclose(together.ranks["mu"], alone.ranks["mu"], atol=5 * np.sqrt(2 * 250))
+
+
+def test_a_resumed_calibration_must_be_the_same(tmp_path):
+    options = {"flow": "gaussian", "seed": 2, "progress": False, "checkpoint": tmp_path / "c.thalweg"}
+    tw.calibrate(FUNCTION, 1, simulate=simulate, **options)
     with pytest.raises(ValueError, match="`seed` must be as in the run that is resumed"):
-        tw.calibrate(FUNCTION, 4, simulate=simulate, resume=True, **{**options, "seed": 3})
+        tw.calibrate(FUNCTION, 1, simulate=simulate, resume=True, **{**options, "seed": 3})
 
 
 def test_a_budget_ends_it_early():

@@ -130,7 +130,7 @@ def test_equal_weights_agree_with_none():
 
 
 def test_khat_of_means():
-    """Of a Cauchy quantity the mean does not exist, whatever the weights; of plain draws nothing is said."""
+    """Of a Cauchy quantity the mean does not exist, whatever the weights, and of plain draws too."""
     rng = np.random.default_rng(0)
     draws = {"light": rng.normal(size=4000), "heavy": rng.standard_cauchy(4000), "wild": np.full(4000, 1.0)}
     draws["wild"][3] = np.inf
@@ -139,7 +139,10 @@ def test_khat_of_means():
     assert light < 0.3
     assert 0.7 < heavy < 1.3
     assert wild == np.inf
-    assert all(np.isnan(row.khat) for row in summarise(draws))
+    light, heavy, wild = (row.khat for row in summarise(draws))
+    assert light < 0.3
+    assert 0.7 < heavy < 1.3
+    assert wild == np.inf
 
 
 def test_infinite_draws_do_not_warn_and_empty_ones_are_refused():

@@ -86,3 +86,13 @@ def test_a_flat_place_is_no_mode():
     target = tw.from_function(lambda p: jnp.where((jnp.abs(p["x"]) < 1).all(), 0.0, -jnp.inf), {"x": tw.real(2)})
     points = np.random.default_rng(0).uniform(-2, 2, (128, 2))
     assert not np.isfinite(send_scouts(target, points).log_p).any()
+
+
+@pytest.mark.parametrize(("mean", "sd"), [(1e5, 50.0), (-2e4, 0.05)])
+def test_what_is_far_off_is_found(mean, sd):
+    """A Gaussian thousands of its widths from 0: the ladder's first rung has it exactly."""
+    target = tw.from_function(lambda p: norm.logpdf(p["x"], mean, sd).sum(), {"x": tw.real(2)})
+    posterior = tw.infer(target, seed=0, progress=False)
+    assert posterior.verdict.ok
+    assert len(posterior.steps_taken) == 1
+    assert abs(posterior.log_evidence.value) < 4 * posterior.log_evidence.standard_error

@@ -37,6 +37,7 @@ def test_nothing_is_missing_where_draws_are_right():
         for target, u in ((NORMAL, normal), (T, t), (CAUCHY, rng.standard_cauchy((N, 4)))):
             tails = look_at_tails(target, u, float(N), rng)
             assert tails.told is None
+            assert look_at_tails(target, u, float(N), rng, briefly=True).told is None
             # four coordinates of 0.002 beyond the bound, which 10,000 draws know to 0.0009 together, 32 lines to 0.002
             assert tails.missing < 0.005
 
@@ -49,6 +50,22 @@ def test_a_tail_cut_off_is_measured():
     tails = look_at_tails(CAUCHY, u, float(N), rng)
     assert tails.missing == pytest.approx(4 * 2 * stats.cauchy.sf(60), rel=0.15)
     assert re.fullmatch(r"`x` has \d\.\d% of its mass in tails where 0\.2% of the draws are", str(tails.told))
+
+
+def test_a_thin_tail_that_no_draw_is_in():
+    """A density as x^-3.2 on the right of 0, Gaussian on the left; cut at 9 draws lack 0.2 % of it, 23 of 10,000."""
+
+    def log_density(p):
+        return jnp.where(p["x"] > 0, -1.6 * jnp.log1p(p["x"] ** 2), -1.6 * p["x"] ** 2).sum()
+
+    grid = np.concatenate([np.linspace(-5, 0, 20_000), np.geomspace(1e-6, 1e5, 200_000)])
+    mass = np.asarray(np.exp(np.where(grid > 0, -1.6 * np.log1p(grid**2), -1.6 * grid**2))) * np.gradient(grid)
+    ladder = np.cumsum(mass) / mass.sum()
+    share = np.random.default_rng(0).random((N, 1))
+    for most, told in ((1.0, None), (np.interp(9.0, grid, ladder), "of its mass in tails beyond all of the draws")):
+        u, rng = np.interp(most * share, ladder, grid), np.random.default_rng(1)
+        found = look_at_tails(tw.from_function(log_density, {"x": tw.real(1)}), u, float(N), rng, briefly=True).told
+        assert found is None if told is None else told in str(found)
 
 
 def test_a_tail_that_is_long_in_all_coordinates_together():

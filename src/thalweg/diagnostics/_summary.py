@@ -25,8 +25,8 @@ class SummaryRow(NamedTuple):
         q50: its median.
         q95: its 95 % quantile.
         mcse: the standard error of the mean.
-        khat: of weighted draws, the k-hat of the mean (`parameter_khat`): above 0.7 the mean and its error are not
-            to be relied on, as where a tail is so heavy that there is none. NaN where draws carry no weights.
+        khat: the k-hat of the mean (`parameter_khat`): above 0.7 the mean and its error are not to be relied on, as
+            where a tail is so heavy that there is none.
     """
 
     name: str
@@ -73,7 +73,7 @@ def summarise(
             numbers = _plain(columns) if weights is None else _weighted(columns, weights)
             if chains is not None:
                 numbers[-1] = [mcse_mean(column.reshape(chains, -1)) for column in columns.T]
-        khats = np.full(columns.shape[1], np.nan) if raw is None else _khats(columns, raw)
+        khats = _khats(columns, np.zeros(len(columns)) if raw is None else raw)
         names = _element_names(name, array.shape[1:])
         numbers = np.concatenate([numbers, khats[None]])
         rows += [SummaryRow(label, *map(float, row)) for label, row in zip(names, numbers.T, strict=True)]

@@ -1,5 +1,6 @@
 """A full-rank Gaussian by natural-gradient ascent of the ELBO, from several starts at once."""
 
+import contextlib
 import math
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from thalweg._core import PRNGKeyArray, key_words
 from thalweg.run import AbstractProcess, Status
-from thalweg.targets import Target, value_and_score_of_rows
+from thalweg.targets import Stack, Target, value_and_score_of_rows
 
 
 class GaussianState(NamedTuple):
@@ -43,14 +44,15 @@ class GaussianFit(AbstractProcess[GaussianState]):
     Source: Khan and Rue 2023, section 4 (the Bayesian learning rule for Gaussians), the Hessian by Stein's identity.
 
     Args:
-        target: the log density.
+        target: the log density; a `Stack` of them is fitted at once, each from as many starts, and the ELBO that is
+            recorded and must settle is the sum of their best ones.
         n_pairs: antithetic pairs of draws a step.
         rate: rho.
         cool_steps: steps of cooling down.
         all_careful: take no bold starts: where all of them are uphill of everything near already.
     """
 
-    target: Target
+    target: Target | Stack
     n_pairs: int = eqx.field(static=True)
     rate: float = eqx.field(static=True)
     cool_steps: int = eqx.field(static=True)
@@ -59,7 +61,7 @@ class GaussianFit(AbstractProcess[GaussianState]):
 
     def __init__(
         self,
-        target: Target,
+        target: Target | Stack,
         *,
         n_pairs: int | None = None,
         rate: float = 0.5,
@@ -68,6 +70,11 @@ class GaussianFit(AbstractProcess[GaussianState]):
     ) -> None:
         self.target, self.rate, self.cool_steps, self.all_careful = target, rate, cool_steps, all_careful
         self.n_pairs = 32 + target.size if n_pairs is None else n_pairs
+
+    @property
+    def n_sets(self) -> int:
+        """How many targets are fitted at once."""
+        return len(self.target) if isinstance(self.target, Stack) else 1
 
     def init(self, starts: Any, scale_tril: Any = None, widest: float | None = None) -> GaussianState:
         """The state before the first step: Gaussians at `starts`, (k, d); every other one is careful.
@@ -103,16 +110,17 @@ class GaussianFit(AbstractProcess[GaussianState]):
             flat = u.reshape(-1, self.target.size).astype(jnp.result_type(float))
         log_p, score = value_and_score_of_rows(self.target, flat)
         log_p, score = log_p.astype(float).reshape(u.shape[:2]), score.astype(float).reshape(u.shape)
-        loc, tril = np.empty_like(state.loc), np.empty_like(state.scale_tril)
-        elbo = np.full(len(loc), -np.inf)
-        for k in range(len(loc)):
-            new = _moved(state.loc[k], state.scale_tril[k], z, score[k], rate, careful=self.all_careful or k % 2 == 0)
-            if new is None or not np.isfinite(log_p[k]).all():
-                loc[k], tril[k] = state.loc[k], state.scale_tril[k] / 2
-            else:
-                (loc[k], tril[k]), elbo[k] = new, _elbo(log_p[k], z, state.scale_tril[k])
-        n_bad = np.asarray(state.n_bad + np.isneginf(elbo).sum())
-        return state._replace(loc=loc, scale_tril=tril, n_bad=n_bad), elbo.max(), bool(np.isfinite(elbo).any())
+        careful = np.ones(len(u), bool) if self.all_careful else np.arange(len(u)) % (len(u) // self.n_sets) % 2 == 0
+        loc, tril, good = _moved(state.loc, state.scale_tril, z, score, rate, careful)
+        good &= np.isfinite(log_p).all(axis=1)
+        elbo = np.where(good, _elbo(log_p, z, state.scale_tril), -np.inf)
+        state = state._replace(
+            loc=np.where(good[:, None], loc, state.loc),
+            scale_tril=np.where(good[:, None, None], tril, state.scale_tril / 2),
+            n_bad=np.asarray(state.n_bad + (~good).sum()),
+        )
+        best = elbo.reshape(self.n_sets, -1).max(axis=1)
+        return state, float(best.sum()), bool(np.isfinite(best).any())
 
     def review(
         self, state: GaussianState, history: dict[str, np.ndarray], *, steps: int, hurry: bool
@@ -129,42 +137,54 @@ class GaussianFit(AbstractProcess[GaussianState]):
         return state, None
 
 
-def _elbo(log_p: np.ndarray, z: np.ndarray, tril: np.ndarray) -> float:
-    d = z.shape[1]
-    log_q = -0.5 * (z**2).sum(1) - 0.5 * d * math.log(2 * math.pi) - np.log(np.diagonal(tril)).sum()
-    return float((log_p - log_q).mean())
+def _elbo(log_p: np.ndarray, z: np.ndarray, tril: np.ndarray) -> np.ndarray:
+    """Of each start, (k,), from its (k, n) log densities."""
+    log_q = -0.5 * (z**2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+    with np.errstate(invalid="ignore"):  # of starts whose step was bad
+        return (log_p - log_q).mean(1) + np.log(np.diagonal(tril, axis1=1, axis2=2)).sum(1)
 
 
 def _moved(
-    loc: np.ndarray, tril: np.ndarray, z: np.ndarray, score: np.ndarray, rate: float, *, careful: bool
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """(mean, Cholesky factor) after one step, or None where it cannot be taken."""
+    loc: np.ndarray, tril: np.ndarray, z: np.ndarray, score: np.ndarray, rate: float, careful: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(means, Cholesky factors, whether the step could be taken) of k starts after one step."""
     n, d = z.shape
     with np.errstate(all="ignore"):
         s = score @ tril + z
-        mean, gram = s.mean(0), s.T @ z / n
-        gram = 0.5 * (gram + gram.T)
-        if not (np.isfinite(mean).all() and np.isfinite(gram).all()):
-            return None
+        mean, gram = s.mean(1), s.swapaxes(1, 2) @ z / n
+        gram = 0.5 * (gram + gram.swapaxes(1, 2))
+        good = np.isfinite(mean).all(1) & np.isfinite(gram).all((1, 2))
+        mean, gram = np.where(good[:, None], mean, 0), np.where(good[:, None, None], gram, 0)
         # along the mean's own direction the curvature is known: no step goes beyond Newton's
-        length = np.linalg.norm(mean) + 1e-30
-        curvature = 1 + careful * max(0.0, -(mean / length) @ gram @ (mean / length))
-        mean = mean / curvature
-        slowing = min(1.0, math.sqrt(d) * curvature / (rate * length))
-        shift = rate * slowing * mean
-        largest = _largest_eigenvalue(gram)
+        length = np.linalg.norm(mean, axis=1) + 1e-30
+        way = mean / length[:, None]
+        curvature = 1 + careful * np.maximum(0.0, -np.einsum("ki,kij,kj->k", way, gram, way))
+        slowing = np.minimum(1.0, math.sqrt(d) * curvature / (rate * length))
+        shift = (rate * slowing / curvature)[:, None] * mean
+        largest = _largest_eigenvalues(gram)
         # a Gaussian that is still far from where it is going must not shrink on the way, or it never arrives
-        slowing = slowing if largest < 0 and careful else 1.0
+        slowing = np.where((largest < 0) & careful, slowing, 1.0)
         # 0.8 leaves room for the eigenvalue's error
-        step = rate * slowing * min(1.0, 0.8 / (rate * abs(largest) + 1e-12))
-        try:
-            # I - rho G = R R' with R upper triangular, so that R'^-1 is lower: the new factor is L R'^-1
-            upper = np.linalg.cholesky((np.eye(d) - step * gram)[::-1, ::-1])[::-1, ::-1]
-            # NumPy's solver, not SciPy's triangular one: two thread pools for one job take 100x as long
-            new = loc + tril @ shift, np.tril(np.linalg.solve(upper, tril.T).T)
-        except np.linalg.LinAlgError:
-            return None
-    return new if all(np.isfinite(a).all() for a in new) else None
+        step = rate * slowing * np.minimum(1.0, 0.8 / (rate * np.abs(largest) + 1e-12))
+        # I - rho G = R R' with R upper triangular, so that R'^-1 is lower: the new factor is L R'^-1
+        lower, definite = _choleskys((np.eye(d) - step[:, None, None] * gram)[:, ::-1, ::-1])
+        # NumPy's solver, not SciPy's triangular one: two thread pools for one job take 100x as long
+        new = np.tril(np.linalg.solve(lower[:, ::-1, ::-1], tril.swapaxes(1, 2)).swapaxes(1, 2))
+        loc = loc + (tril @ shift[..., None])[..., 0]
+    good &= definite & np.isfinite(loc).all(1) & np.isfinite(new).all((1, 2))
+    return loc, new, good
+
+
+def _choleskys(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(factors, whether there is one): the identity where there is none."""
+    try:
+        return np.linalg.cholesky(matrices), np.ones(len(matrices), bool)
+    except np.linalg.LinAlgError:
+        found, definite = np.tile(np.eye(matrices.shape[1]), (len(matrices), 1, 1)), np.zeros(len(matrices), bool)
+        for k, matrix in enumerate(matrices):
+            with contextlib.suppress(np.linalg.LinAlgError):
+                found[k], definite[k] = np.linalg.cholesky(matrix), True
+        return found, definite
 
 
 def _gain(elbo: np.ndarray) -> float:
@@ -173,11 +193,12 @@ def _gain(elbo: np.ndarray) -> float:
     return float(np.median(second) - np.median(first) - (np.std(first) + np.std(second)) / np.sqrt(len(first)))
 
 
-def _largest_eigenvalue(matrix: np.ndarray) -> float:
-    """Of a symmetric matrix, the one largest in size, with its sign; about, by six squared power iterations."""
-    v = np.linspace(1, 1.5, len(matrix))
-    v = v / np.linalg.norm(v)
+def _largest_eigenvalues(matrices: np.ndarray) -> np.ndarray:
+    """Of symmetric matrices, the one largest in size, with its sign; about, by six squared power iterations."""
+    v = np.linspace(1, 1.5, matrices.shape[1])
+    v = np.tile((v / np.linalg.norm(v))[:, None], (len(matrices), 1, 1))
     for _ in range(6):
-        w = matrix @ (matrix @ v)
-        v = w / (np.linalg.norm(w) + 1e-30)
-    return float(np.linalg.norm(matrix @ v) * np.sign(v @ (matrix @ v)))
+        w = matrices @ (matrices @ v)
+        v = w / (np.linalg.norm(w, axis=1, keepdims=True) + 1e-30)
+    w = matrices @ v
+    return np.linalg.norm(w, axis=1)[:, 0] * np.sign((v * w).sum((1, 2)))

@@ -65,8 +65,13 @@ class Climb:
     budget: Budget
     mesh: Mesh | None
 
-    def run(self, flow: str | AbstractSampler, starts: Starts) -> Posterior:
+    def run(self, flow: str | AbstractSampler, starts: Starts, begun: tuple[Fitted, Rung] | None = None) -> Posterior:
         """The posterior by "auto", by a flow's name, or by a flow built by hand.
+
+        Args:
+            flow: what to fit.
+            starts: where to begin.
+            begun: the first rung, where it has been climbed.
 
         Raises:
             ValueError: if a flow built by hand has another shape than R^d.
@@ -78,7 +83,7 @@ class Climb:
             return self._fit(
                 flow, self.settings["flow"], flow_key, partial(self._finish, weigh_key, Fitted([], np.empty(0)))
             )
-        modes, gaussian = gaussian_rung(target, starts, gauss_key, self.budget)
+        modes, gaussian = begun or gaussian_rung(target, starts, gauss_key, self.budget)
         finish = partial(self._finish, weigh_key, modes)
         if flow == "auto":
             return self._auto(modes, gaussian, finish, look_key, flow_key)
@@ -190,8 +195,7 @@ class Climb:
         rehearsed()
         posterior = finish(rung, *taken, rung.sentence)
         look = _Look.at(posterior.log_weights)
-        good = posterior.verdict.ok and look.share > _GOOD_SHARE
-        if good or self.settings["steps"] or rung.failed or self.budget.is_over:
+        if (posterior.verdict.ok and look.is_good()) or self.settings["steps"] or rung.failed or self.budget.is_over:
             return posterior
         more = flow_rung(process, rung.flow, f"{name}, further", second_key, self.budget, steps=_FURTHER_STEPS)
         history = {k: np.concatenate([rung.history[k], more.history[k]]) for k in rung.history}

@@ -1,6 +1,6 @@
 """The rungs: a Gaussian, then a flow on top of it; each says what it did."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +11,10 @@ from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, GaussianState
 from thalweg.flows import tail_degrees_of_freedom
 from thalweg.ladder._modes import NATS, Fitted, Mode
-from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, unseen
+from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send_scouts_each, unseen
 from thalweg.objectives import ReverseKL
 from thalweg.run import Checkpoint, Limit, Progress, Status, run
-from thalweg.targets import Starts, Target, log_density_of_rows
+from thalweg.targets import Stack, Starts, Target, log_density_of_rows
 
 _N_STARTS, _WIDEST, _WIDER = 3, 10.0, 3.0
 _ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 60, 6
@@ -101,14 +101,11 @@ def gaussian_rung(
     ) -> tuple[Any, Fitted]:
         bounds = {"progress": budget.progress, "checkpoint": budget.checkpoint, "limit": budget.limit}
         result = run(process, state, fit_key, steps=steps, name=name, **bounds)
-        elbo = _elbo_of_starts(target, result.state, numpy_rng(judge_key))
-        gaussians = [Mode(*one) for one in zip(result.state.loc, result.state.scale_tril, strict=True)]
-        return result, Fitted(gaussians, np.where(np.isnan(elbo), -np.inf, elbo))
+        return result, _judged(target, result.state, judge_key)
 
-    first = np.concatenate([starts.points[:1], starts.points[:_N_STARTS], starts.points[:1]])
     process, careful = GaussianFit(target), GaussianFit(target, all_careful=True)
     result, fitted = fit(
-        process, process.init(first, starts.scale_tril, widest=_WIDEST), "Gaussian start", fit_key, judge_key
+        process, process.init(_first(starts), starts.scale_tril, widest=_WIDEST), "Gaussian start", fit_key, judge_key
     )
     modes, tried, idle = fitted.modes(), np.empty((0, target.size)), 0
     scouts = None if budget.is_over else send_scouts(target, starts.points)
@@ -145,6 +142,44 @@ def gaussian_rung(
     if modes.far:
         sentence += f", which ended in {len(modes.elbo)} modes"
     return modes, Rung(None, result.history, sentence, missed=missed)
+
+
+def gaussian_rungs(
+    targets: Sequence[Target], starts: Sequence[Starts], key: PRNGKeyArray, budget: Budget, *, steps: int = 500
+) -> list[tuple[Fitted, Rung] | None]:
+    """`gaussian_rung` for targets that differ in the numbers of their data, the fits and the scouts of all at once.
+
+    None for those where it would not be done yet: a scout found a place that the best Gaussian does not reach.
+    """
+    stack = Stack(targets)
+    fit_key, *judge_keys = split_on_host(key, 1 + len(targets))
+    process = GaussianFit(stack)
+    each = [process.init(_first(s), s.scale_tril, widest=_WIDEST) for s in starts]
+    loc, tril = (np.concatenate([getattr(e, k) for e in each]) for k in ("loc", "scale_tril"))
+    state = each[0]._replace(loc=loc, scale_tril=tril)
+    bounds = {"progress": budget.progress, "limit": budget.limit}
+    result = run(process, state, fit_key, steps=steps, name="Gaussian starts", **bounds)
+    scouts = send_scouts_each(stack, [s.points for s in starts])
+    done, k, found = len(result.history["elbo"]), len(loc) // len(targets), []
+    for i, (target, seen, judge_key) in enumerate(zip(targets, scouts, judge_keys, strict=True)):
+        own = result.state._replace(**{n: getattr(result.state, n)[i * k : (i + 1) * k] for n in ("loc", "scale_tril")})
+        modes = _judged(target, own, judge_key).modes()
+        sentence = f"full-rank Gaussian: ELBO {modes.elbo.max():.2f} after {done} steps, the best of {k} fits"
+        alone = not modes.far and not len(seen.left_out(modes))
+        found.append((modes, Rung(None, result.history, sentence)) if alone else None)
+    return found
+
+
+def _first(starts: Starts) -> np.ndarray:
+    """Where the first fits begin: carefully, boldly, carefully, boldly, and from wide."""
+    some = np.resize(starts.points, (_N_STARTS, starts.points.shape[1]))
+    return np.concatenate([starts.points[:1], some, starts.points[:1]])
+
+
+def _judged(target: Target, state: GaussianState, key: PRNGKeyArray) -> Fitted:
+    elbo = _elbo_of_starts(target, state, numpy_rng(key))
+    gaussians = [Mode(*one) for one in zip(state.loc, state.scale_tril, strict=True)]
+    return Fitted(gaussians, np.where(np.isnan(elbo), -np.inf, elbo))
 
 
 def _look_at_the_rest(

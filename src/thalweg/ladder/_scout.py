@@ -6,12 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.ladder._modes import APART, LEAST_MASS, LEFT_OUT, Fitted
-from thalweg.targets import Target, value_and_score_of_rows
+from thalweg.targets import Stack, Target, value_and_score_of_rows
 
-_SCOUTS, _STEPS = 128, 60
+_SCOUTS, _STEPS, _MOST_STEPS = 128, 60, 180
+_LATELY, _UPHILL = 20, 1.0
+"""Beyond the first steps there are more while the best of the last 20 is a nat above those before: what is far off."""
 _SCALES = np.array([0.05, 0.5, 1.0, 5.0, 50.0])
 """Of the points that scouts begin at, in [-2, 2]^d: from 0.1 to 100."""
-_FASTER, _SLOWER, _FIRST, _LONGEST = 1.3, 0.5, 0.1, 100.0
+_FASTER, _SLOWER, _FIRST, _LONGEST = 1.3, 0.5, 0.1, 1e6
 _SPREAD = 1.5
 
 
@@ -25,6 +27,12 @@ class Scouts(NamedTuple):
 
     ends: np.ndarray
     log_p: np.ndarray
+
+    @classmethod
+    def of(cls, ends: np.ndarray, log_p: np.ndarray) -> "Scouts":
+        """Put in order."""
+        order = np.argsort(-log_p)
+        return cls(ends[order], log_p[order])
 
     def left_out(self, modes: Fitted) -> np.ndarray:
         """Numbers of the ends that the modes do not reach.
@@ -88,7 +96,15 @@ def unseen(scouts: Scouts, modes: Fitted, small: Fitted, untried: np.ndarray, el
 def send_scouts(target: Target, points: np.ndarray) -> Scouts:
     """Uphill from `points`, (k, d), each thrown nearer to 0 or farther from it."""
     points = np.array(points[:_SCOUTS], float)
-    return _uphill(target, points * np.resize(_SCALES, len(points))[:, None])
+    return Scouts.of(*_uphill(target, points * np.resize(_SCALES, len(points))[:, None]))
+
+
+def send_scouts_each(stack: Stack, points: list[np.ndarray]) -> list[Scouts]:
+    """As `send_scouts`, for each target of a stack, from points of its own."""
+    d = stack.size
+    begin = np.concatenate([np.resize(p, (_SCOUTS, d)) * np.resize(_SCALES, _SCOUTS)[:, None] for p in points])
+    u, log_p = _uphill(stack, begin)
+    return [Scouts.of(*each) for each in zip(u.reshape(-1, _SCOUTS, d), log_p.reshape(-1, _SCOUTS), strict=True)]
 
 
 def send_scouts_between(target: Target, modes: Fitted, ends: np.ndarray, rng: np.random.Generator) -> Scouts:
@@ -118,10 +134,10 @@ def send_scouts_between(target: Target, modes: Fitted, ends: np.ndarray, rng: np
     mixed = np.where(taken, some(places), some(locs))
     moved = some(locs) + some(places) - some(places)
     around = middle + _SPREAD * spread * rng.standard_normal((_SCOUTS - 2 * n, d))
-    return _uphill(target, np.concatenate([mixed, moved, around]))
+    return Scouts.of(*_uphill(target, np.concatenate([mixed, moved, around])))
 
 
-def _uphill(target: Target, points: np.ndarray) -> Scouts:
+def _uphill(target: Target | Stack, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Go uphill from many points at once, each coordinate with a step of its own that its slope's sign adapts.
 
     Steps depend on signs alone, so that neither scales nor slopes matter; a step that is not uphill is taken back. All
@@ -135,15 +151,16 @@ def _uphill(target: Target, points: np.ndarray) -> Scouts:
 
     u, step = points, np.full(points.shape, _FIRST)
     log_p, slope = look(u)
-    first = log_p
-    for _ in range(_STEPS):
+    first, best = log_p, [log_p.max()]
+    for i in range(_MOST_STEPS):
+        if i >= _STEPS and best[-1] <= best[-_LATELY] + _UPHILL:
+            break
         new = u + step * np.sign(slope)
         new_log_p, new_slope = look(new)
         taken = (new_log_p > log_p)[:, None]
         turned = slope * new_slope < 0
         step = np.where(taken & ~turned, np.minimum(step * _FASTER, _LONGEST), step * _SLOWER)
         u, slope, log_p = np.where(taken, new, u), np.where(taken, new_slope, slope), np.maximum(log_p, new_log_p)
+        best.append(log_p.max())
     # where there is no slope every point would be an end
-    log_p = np.where(log_p > first, log_p, -np.inf)
-    order = np.argsort(-log_p)
-    return Scouts(u[order], log_p[order])
+    return u, np.where(log_p > first, log_p, -np.inf)

@@ -70,10 +70,11 @@ def make_posterior(
             drawn = Corrected(weighed.u, np.exp(smoothed.log_weights), log_p, log_q)
             doubtful = bool(smoothed.khat >= khat_threshold(len(raw)) and all_but_even(raw))
             failed = missed_mass(flow, target, drawn, evidence.value, as_key(seed), doubtful=doubtful)
-            if not failed and smoothed.khat > _HEAVY_KHAT and not all_but_even(raw):
+            if not failed:
                 rng = numpy_rng(as_key(seed))
                 corrected = rng.choice(weighed.u, POOL, p=drawn.share / drawn.share.sum())
-                tails = look_at_tails(target, corrected, importance_ess(raw), rng)
+                light = smoothed.khat <= _HEAVY_KHAT or all_but_even(raw)
+                tails = look_at_tails(target, corrected, importance_ess(raw), rng, briefly=light)
                 failed, evidence = tails.told, evidence.widened(tails.missing)
         verdict = judge(raw, np.asarray(weighed.u, float), own, failed=failed, missed_mode=missed_mode)
         # their mean is 1: what is the same for all draws need not be multiplied by their noise

@@ -374,7 +374,8 @@ class Posterior:
 
         Its draws are unconstrained; its `constrain` makes the dict of parameters of one:
         `params = earlier.constrain(numpyro.sample("earlier", earlier))`. It is the flow itself, without weights: see
-        `verdict.raw_ok`.
+        `verdict.raw_ok`. What new data pull into its tails rests on these: give `infer` a flow that bends
+        ("realnvp"), since "auto" stops at a Gaussian whose weights are even.
 
         Raises:
             ValueError: for an auxiliary flow, whose density is only bounded.

@@ -7,15 +7,20 @@ import numpy as np
 
 from thalweg.targets import Target, log_density_of_rows
 
-_ROWS, _LINES = 32, 16
-"""Draws that lines go through; coordinates that they go along, those of the longest tails, beside the way out."""
-_FINEST, _FARTHEST, _PER_DECADE = -2.5, 3.0, 6
+_ROWS, _LINES, _PER_DECADE = 32, 16, 6
+"""Draws that lines go through; coordinates that they go along, those of the longest tails, beside the way out; points
+of a line in a decade."""
+_BRIEF_ROWS, _BRIEF_PER_DECADE = 8, 3
+"""Of a first look, which only says whether there is something to be looked at."""
+_FINEST, _FARTHEST = -2.5, 3.0
 """Decades of the points on a line, in robust sd from its draw."""
 _OUTWARD = float(np.log10(7.0))
 """And of those on the way out: to e^7 times the draw's distance."""
 _INSIDE = 0.998
 """The share of the draws within the bound beyond which mass is looked for."""
 _MOST_MISSING, _MOST_TOGETHER, _SIGMAS = 0.003, 0.02, 2.5
+_MOST_DRAWS = 8.0
+"""So many draws should lie beyond all that there are: by chance that happens once in e^8 times."""
 
 
 class Tails(NamedTuple):
@@ -30,15 +35,17 @@ class Tails(NamedTuple):
     told: str | None
 
 
-def look_at_tails(target: Target, u: np.ndarray, ess: float, rng: np.random.Generator) -> Tails:
+def look_at_tails(
+    target: Target, u: np.ndarray, ess: float, rng: np.random.Generator, *, briefly: bool = False
+) -> Tails:
     r"""Whether tails hold plainly more of the mass than of the draws.
 
     The chance of $|x_j - c| > r$ is the mean over draws of their conditional chances
     $\int_{|y - c| > r} p(y, x_{-j})\, dy \,/ \int p(y, x_{-j})\, dy$, which one integral along a line through each draw
     gives, however rarely draws go out there, and however long chains stay. r holds 0.998 of the draws. What is beyond
     it in excess of 0.002 is missing; 0.003 in one coordinate, or 0.02 in all together, by 2.5 standard errors, is too
-    much. Along up to 16 coordinates, and along the ray from the middle through the draw, for tails that are long in all
-    coordinates together.
+    much; and so is what 8 draws should lie in, beyond all of them. Along up to 16 coordinates, and along the ray from
+    the middle through the draw, for tails that are long in all coordinates together.
 
     Source: the conditional means are those of Gelfand and Smith 1990 ("Rao-Blackwellised").
 
@@ -47,43 +54,92 @@ def look_at_tails(target: Target, u: np.ndarray, ess: float, rng: np.random.Gene
         u: draws that should be p's, (n, d).
         ess: their effective number, for the noise of r.
         rng: which draws are looked at.
+        briefly: look along few lines first, and at more only where those say that something may be missing.
     """
-    rows = u[rng.choice(len(u), min(_ROWS, len(u)), replace=False)].astype(float)
+    if briefly and not _look(target, u, ess, rng, _BRIEF_ROWS, _BRIEF_PER_DECADE).may_lack(ess):
+        return Tails(0.0, None)
+    look = _look(target, u, ess, rng, _ROWS, _PER_DECADE)
+    together, error = float(look.excess.sum()), float(np.sqrt((look.errors**2).sum()))
+    return Tails(max(0.0, together - error), look.told(target, ess))
+
+
+class _Look(NamedTuple):
+    """Chances beyond what draws reach.
+
+    Attributes:
+        where: numbers of the coordinates.
+        excess: the chance beyond r less the draws' share there, a coordinate each.
+        errors: of these, with the noise of r.
+        beyond: the chance beyond all of the draws, and its standard error, a coordinate each.
+        out: the excess on the way out, and its error.
+    """
+
+    where: np.ndarray
+    excess: np.ndarray
+    errors: np.ndarray
+    beyond: tuple[np.ndarray, np.ndarray]
+    out: tuple[float, float]
+
+    def may_lack(self, ess: float) -> bool:
+        """Whether more than noise may be missing."""
+        most = max(np.max(self.excess - self.errors), self.out[0] - self.out[1])
+        return bool(most > 0 or np.max(self.beyond[0]) * ess > _MOST_DRAWS / 2)
+
+    def told(self, target: Target, ess: float) -> str | None:
+        """A sentence where too much is."""
+        k = int(np.argmax(self.excess))
+        plainly = self.excess[k] - _SIGMAS * self.errors[k] > _MOST_MISSING
+        if plainly or self.excess.sum() - _SIGMAS * np.sqrt((self.errors**2).sum()) > _MOST_TOGETHER:
+            share = 1 - _INSIDE + self.excess[k]
+            name = _name(target, int(self.where[k]))
+            return f"`{name}` has {share:.1%} of its mass in tails where {1 - _INSIDE:.1%} of the draws are"
+        if self.out[0] - _SIGMAS * self.out[1] > _MOST_MISSING:
+            share = 1 - _INSIDE + self.out[0]
+            return f"{share:.1%} of the mass is far from the middle where {1 - _INSIDE:.1%} of the draws are"
+        chance, error = self.beyond
+        k = int(np.argmax(chance - _SIGMAS * error))
+        if (chance[k] - _SIGMAS * error[k]) * ess > _MOST_DRAWS:
+            name = _name(target, int(self.where[k]))
+            return f"`{name}` has {chance[k]:.2%} of its mass in tails beyond all of the draws"
+        return None
+
+
+def _name(target: Target, coordinate: int) -> str:
+    return next(n for n, part in target.space.slices.items() if part.start <= coordinate < part.stop)
+
+
+def _look(target: Target, u: np.ndarray, ess: float, rng: np.random.Generator, n_rows: int, per_decade: int) -> _Look:
+    rows = u[rng.choice(len(u), min(n_rows, len(u)), replace=False)].astype(float)
     low, middle, high = np.quantile(u, [0.25, 0.5, 0.75], axis=0)
     scale = np.maximum((high - low) / 1.349, np.finfo(np.float32).tiny)
-    bounds = np.quantile(np.abs(u - middle), _INSIDE, axis=0)
+    away = np.abs(u - middle)
+    bounds, ends = np.quantile(away, _INSIDE, axis=0), away.max(axis=0)
     noise = (1 - _INSIDE) / ess
-    sides, where = [], np.argsort(-bounds / scale)[:_LINES]
+    found, where = [], np.argsort(-bounds / scale)[:_LINES]
     for j in where:
-        offsets = scale[j] * _offsets(_FARTHEST)
+        offsets = scale[j] * _offsets(_FARTHEST, per_decade)
         lines = np.repeat(rows[:, None], len(offsets), axis=1)
         lines[:, :, j] += offsets
-        sides.append(_excess(_densities(target, lines), offsets, np.abs(lines[:, :, j] - middle[j]) > bounds[j]))
-    offsets = _offsets(_OUTWARD)
+        log_p, distance = _densities(target, lines), np.abs(lines[:, :, j] - middle[j])
+        found.append([*_chance(log_p, offsets, distance > bounds[j]), *_chance(log_p, offsets, distance > ends[j])])
+    chance, errors, beyond, beyond_error = np.array(found).T
+    offsets = _offsets(_OUTWARD, per_decade)
     lines = middle + np.exp(offsets)[:, None] * (rows - middle)[:, None]
     distance, bound = (np.linalg.norm((x - middle) / scale, axis=-1) for x in (lines, u))
     # the volume grows as the d-th power of the distance, in its logarithm
     log_p = _densities(target, lines) + u.shape[1] * offsets
-    out, out_error = _excess(log_p, offsets, distance > np.quantile(bound, _INSIDE))
-    found, errors = np.array(sides).T
-    together, error = float(found.sum()), float(np.sqrt((errors**2 + noise).sum()))
-    missing = max(0.0, together - error)
-    k = int(np.argmax(found))
-    plainly = found[k] - _SIGMAS * np.sqrt(errors[k] ** 2 + noise) > _MOST_MISSING
-    if plainly or together - _SIGMAS * error > _MOST_TOGETHER:
-        name = next(n for n, part in target.space.slices.items() if part.start <= where[k] < part.stop)
-        share = 1 - _INSIDE + found[k]
-        return Tails(missing, f"`{name}` has {share:.1%} of its mass in tails where {1 - _INSIDE:.1%} of the draws are")
-    if out - _SIGMAS * np.sqrt(out_error**2 + noise) > _MOST_MISSING:
-        share = 1 - _INSIDE + out
-        return Tails(
-            missing, f"{share:.1%} of the mass is far from the middle where {1 - _INSIDE:.1%} of the draws are"
-        )
-    return Tails(missing, None)
+    out, out_error = _chance(log_p, offsets, distance > np.quantile(bound, _INSIDE))
+    return _Look(
+        where,
+        chance - (1 - _INSIDE),
+        np.sqrt(errors**2 + noise),
+        (beyond, beyond_error),
+        (out - (1 - _INSIDE), float(np.sqrt(out_error**2 + noise))),
+    )
 
 
-def _offsets(farthest: float) -> np.ndarray:
-    one_way = np.logspace(_FINEST, farthest, round(_PER_DECADE * (farthest - _FINEST)) + 1)
+def _offsets(farthest: float, per_decade: int) -> np.ndarray:
+    one_way = np.logspace(_FINEST, farthest, round(per_decade * (farthest - _FINEST)) + 1)
     return np.concatenate([-one_way[::-1], [0.0], one_way])
 
 
@@ -94,12 +150,12 @@ def _densities(target: Target, lines: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(found), found, -np.inf)
 
 
-def _excess(log_p: np.ndarray, offsets: np.ndarray, beyond: np.ndarray) -> tuple[float, float]:
-    """(the mean chance of `beyond` along the lines, by the trapezium rule, less that of the draws; its error)."""
+def _chance(log_p: np.ndarray, offsets: np.ndarray, beyond: np.ndarray) -> tuple[float, float]:
+    """(the mean chance of `beyond` along the lines, by the trapezium rule; its error); lines of no density left out."""
     seen = np.isfinite(log_p).any(axis=1)
     if not seen.any():
         return 0.0, 0.0
     log_p, beyond = log_p[seen], beyond[seen]
     mass = np.exp(log_p - log_p.max(axis=1, keepdims=True)) * np.gradient(offsets)
     chance = (mass * beyond).sum(axis=1) / mass.sum(axis=1)
-    return float(chance.mean()) - (1 - _INSIDE), float(chance.std() / np.sqrt(len(chance)))
+    return float(chance.mean()), float(chance.std() / np.sqrt(len(chance)))

@@ -184,7 +184,8 @@ def _table_note(content: Content) -> str:
     note = f"{kind}: " + ("what to report." if content.verdict.ok else "not to be relied on.")
     heavy = [row.name for row in content.rows if row.khat > content.threshold]
     # where all weights are but even, their own k-hat says nothing of a parameter
-    if not heavy or not content.verdict.ok or content.verdict.khat > content.threshold:
+    even = content.verdict.rhat is None and content.verdict.khat > content.threshold
+    if not heavy or not content.verdict.ok or even:
         return note
     named = ", ".join(heavy[:_NAMED]) + (f" and {len(heavy) - _NAMED} more" if len(heavy) > _NAMED else "")
     return f"{note} Not the means of {named}, whose k-hat is above {content.threshold:.2f}: report quantiles."

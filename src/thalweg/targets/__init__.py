@@ -5,7 +5,13 @@ from thalweg.targets._function import from_function, from_likelihood
 from thalweg.targets._model_file import from_file
 from thalweg.targets._numpyro import as_numpyro, from_numpyro
 from thalweg.targets._pymc import from_pymc
-from thalweg.targets._rows import check_same_target, describe_target, log_density_of_rows, value_and_score_of_rows
+from thalweg.targets._rows import (
+    Stack,
+    check_same_target,
+    describe_target,
+    log_density_of_rows,
+    value_and_score_of_rows,
+)
 from thalweg.targets._simulate import Simulator
 from thalweg.targets._space import AbstractSpace, MappedSpace, Space
 from thalweg.targets._stan import from_stan
@@ -33,6 +39,7 @@ __all__ = [
     "MappedSpace",
     "Simulator",
     "Space",
+    "Stack",
     "Starts",
     "Support",
     "Target",

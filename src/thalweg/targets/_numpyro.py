@@ -231,6 +231,9 @@ def _summarise(model: Model, sites: Mapping[str, Any]) -> _Summary:
     if not latent:
         remedy = "every numpyro.sample in it is observed" if samples else "it has no numpyro.sample"
         raise RefusedError(requirement("model", "have at least one latent site", f"none in {model.name}", remedy))
+    if empty := [n for n, s in latent.items() if np.size(s["value"]) == 0]:
+        got = f"`{empty[0]}` of shape {np.shape(latent[empty[0]]['value'])}"
+        raise RefusedError(requirement("model", "have numbers in every latent site", got))
     deterministic = tuple(n for n, s in sites.items() if s["type"] == "deterministic" and _is_array_like(s["value"]))
     plates = {n: s["args"][0] for n, s in sites.items() if s["type"] == "plate" and n not in samples}
     dims = {

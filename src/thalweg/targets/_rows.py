@@ -1,9 +1,11 @@
 """A target at many points, from NumPy to NumPy, in pieces of one size: a target is compiled once, whatever asks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core import Array, count, in_pieces, over_batch, requirement
@@ -35,15 +37,52 @@ def _blockwise(target: Target, function, u: Array):  # noqa: ANN001, ANN202
     return jax.lax.map(function, u, batch_size=block)
 
 
+class Stack:
+    """Targets that differ in the numbers of their data, evaluated together: one call to the device for all of them.
+
+    Rows of a stack are those of its first target, then as many of its second, and so on.
+    """
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        """`targets` have data of one form, and are cut open at the same angles."""
+        self._targets = tuple(targets)
+        self._data = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(t.data for t in targets))
+
+    def __len__(self) -> int:
+        """How many targets."""
+        return len(self._targets)
+
+    @property
+    def size(self) -> int:
+        """The dimension d of each."""
+        return self._targets[0].size
+
+    def value_and_score(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `value_and_score_of_rows`."""
+        rows = u.reshape(len(self), -1, self.size).swapaxes(0, 1)
+        value, score = in_pieces(lambda _, r: _score_stack_piece(self._targets[0], self._data, r), rows, _SCORES)
+        return value.T.ravel(), score.swapaxes(0, 1).reshape(u.shape)
+
+
+@eqx.filter_jit
+def _score_stack_piece(target: Target, data: Any, u: Array) -> tuple[Array, Array]:
+    def of_one(data: Any, u: Array) -> tuple[Array, Array]:
+        return jax.vmap(jax.value_and_grad(lambda u: target.log_density(u, data)))(u)
+
+    return jax.vmap(of_one, in_axes=(0, 1), out_axes=1)(data, u)
+
+
 def log_density_of_rows(target: Target, u: np.ndarray) -> np.ndarray:
     """The log density at rows of R^d, (n, d) to (n,)."""
     count(values=len(u))
     return in_pieces(lambda _, rows: _value_piece(target, rows), u, _VALUES)
 
 
-def value_and_score_of_rows(target: Target, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def value_and_score_of_rows(target: Target | Stack, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The log density and its gradient at rows of R^d, (n, d) to (n,) and (n, d)."""
     count(gradients=len(u))
+    if isinstance(target, Stack):
+        return target.value_and_score(u)
     return in_pieces(lambda _, rows: _score_piece(target, rows), u, _SCORES)
 
 

@@ -130,8 +130,11 @@ def _blame(target: Target, points: np.ndarray, values: np.ndarray, gradients: np
         what, remedy = "NaN", "look for log or sqrt of a negative number, 0 / 0 or inf - inf"
     elif np.isneginf(values).all():
         what, remedy = "-inf", "a support is wider than the density's, or `init` is needed"
-        if np.isneginf(target.space.constrain(jnp.asarray(points[0]), target.data)[1]):
-            remedy = "a support is empty: its low is not below its high"
+        params, log_det = target.space.constrain(jnp.asarray(points[0]), target.data)
+        lost = [n for n, x in params.items() if np.isnan(x).any()]
+        if lost or np.isneginf(log_det):
+            of = f"the support of {_quote(lost)}" if lost else "a support"
+            remedy = f"{of} is empty: its low is not below its high"
     else:
         kinds = {"NaN": np.isnan(values), "-inf": np.isneginf(values), "+inf": np.isposinf(values)}
         what, remedy = " or ".join(f"{k} ({v.sum()})" for k, v in kinds.items() if v.any()), "give an `init`"
