@@ -164,8 +164,9 @@ def prepare_each(
     good = [i for i, one in enumerate(begun) if not isinstance(one, ValueError)]
     rungs: dict[int, Any] = {}
     if isinstance(flow, str) and len(good) == len(targets) and not targets[0].space.turns:
-        found = gaussian_rungs([b[0] for b in begun], [b[1] for b in begun], begun[0][2], budget)
-        rungs = dict(enumerate(found))
+        # none of the keys of the climbs themselves
+        key = jax.random.fold_in(keys[0], len(keys))
+        rungs = dict(enumerate(gaussian_rungs([b[0] for b in begun], [b[1] for b in begun], key, budget)))
 
     def finish(i: int) -> Posterior:
         if isinstance(begun[i], ValueError):

@@ -13,7 +13,17 @@ from jax.scipy import stats as jstats
 from scipy import stats
 
 from helpers import count_compiles
-from thalweg.targets import find_start, from_function, from_likelihood, interval, positive, real, simplex
+from thalweg.targets import (
+    Stack,
+    find_start,
+    from_function,
+    from_likelihood,
+    interval,
+    positive,
+    real,
+    simplex,
+    value_and_score_of_rows,
+)
 
 # eight schools (Rubin 1981); the draw and its log density are those of posteriordb's reference draws, number 0
 Y = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
@@ -382,3 +392,23 @@ def test_a_dependent_bound_in_a_target():
     )
     u = jnp.array([0.5, 0.0])
     assert float(target.log_density(u)) == pytest.approx(0.5 + 0.5 + np.log(0.25))
+
+
+def test_a_stack_is_as_its_targets():
+    """Rows of the first target, then of the second; more of them than go at once."""
+    rng = np.random.default_rng(0)
+
+    def log_density(params, data):
+        return -jnp.sum((params["x"] - data["y"]) ** 2) - jnp.sum(params["x"] ** 4)
+
+    each = [from_function(log_density, {"x": real(2)}, {"y": rng.standard_normal(2)}) for _ in range(3)]
+    target = each[0]
+    targets = [target.replace_data(t.data) for t in each]
+    u = rng.standard_normal((3 * 150, 2))
+    value, score = value_and_score_of_rows(Stack(targets), u)
+    for t, rows, own_value, own_score in zip(
+        targets, np.split(u, 3), np.split(value, 3), np.split(score, 3), strict=True
+    ):
+        expected = jax.vmap(jax.value_and_grad(t.log_density))(jnp.asarray(rows))
+        np.testing.assert_allclose(own_value, expected[0], rtol=1e-12)
+        np.testing.assert_allclose(own_score, expected[1], rtol=1e-12, atol=1e-12)
