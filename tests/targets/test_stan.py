@@ -224,7 +224,6 @@ BAD = {**DATA, "y": Y[:3]}
             "must be a Stan program that compiles, got Syntax error .*line 1, column 25",
         ),
         ("parameters { real x; }\nmodel { x ~ nrmal(0, 1); }", None, "Semantic error .*line 2.*nrmal"),
-        (STAN[SCHOOLS], {**DATA, "J": 2**40}, "`data` must have whole numbers of 32 bits, .*got 1099511627776"),
         (STAN[SCHOOLS], {**DATA, "y": Y * np.nan}, r"`data` must hold no NaN, got NaN in data\['y'\] \(8 of 8\)"),
         (STAN[SCHOOLS], {**DATA, "y": ["a"]}, r"`data\['y'\]` must be numeric"),
         (STAN[SCHOOLS], {**DATA, "y": {"1": 2.0}}, "`data` must be arrays by name"),
@@ -244,6 +243,7 @@ def test_messages(program, data, message):
         (BAD, r"`data` must fit.*dims declared=\(8\); dims found=\(3\)"),
         ({**DATA, "sigma": -SIGMA}, "`data` must fit.*sigma.*greater than or equal to 0"),
         ({**DATA, "J": 8.5}, "`data` must fit.*J"),
+        ({**DATA, "J": 2**40}, "`data` must have whole numbers of 32 bits, .*got 1099511627776"),
         ({**DATA, "y": Y * 1e6}, "`program` must run at every point, or reject it.*out of range"),
     ],
 )
