@@ -1,13 +1,16 @@
 """Modes that the first starts miss: densities whose modes are known."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.scipy.stats import norm
 
 import thalweg as tw
+from thalweg.ladder import Budget, gaussian_rungs
 from thalweg.ladder._modes import Fitted, Mode
 from thalweg.ladder._scout import send_scouts
+from thalweg.run import Limit, Progress
 from thalweg.targets import find_start
 
 
@@ -96,3 +99,24 @@ def test_what_is_far_off_is_found(mean, sd):
     assert posterior.verdict.ok
     assert len(posterior.steps_taken) == 1
     assert abs(posterior.log_evidence.value) < 4 * posterior.log_evidence.standard_error
+
+
+def test_several_data_sets_at_once():
+    """Normal means in closed form; the data set with two modes is left to be climbed alone."""
+
+    def log_density(params, data):
+        seen = norm.logpdf(data["y"], jnp.where(data["folded"], jnp.abs(params["x"]), params["x"]), 0.1).sum()
+        return norm.logpdf(params["x"]) + seen
+
+    data = [{"y": np.array([a, a]), "folded": np.array(b)} for a, b in ((0.7, False), (2.0, True), (-1.5, False))]
+    target = tw.from_function(log_density, {"x": tw.real()}, data[0])
+    targets = [target.replace_data(d) for d in data]
+    starts = [find_start(t, i) for i, t in enumerate(targets)]
+    budget = Budget(Limit.of(None), Progress(show=False), None)
+    first, folded, last = gaussian_rungs(targets, starts, jax.random.key(0), budget)
+    assert folded is None
+    for found, y in ((first, 0.7), (last, -1.5)):
+        assert found is not None
+        best = found[0].gaussians[0]
+        assert best.loc[0] == pytest.approx(200 * y / 201, abs=1e-6)
+        assert best.scale_tril[0, 0] == pytest.approx(201**-0.5, rel=1e-6)

@@ -9,6 +9,7 @@ from jax.scipy import stats as jstats
 from scipy import stats
 
 import thalweg as tw
+from thalweg.distributions import StandardNormal
 from thalweg.posterior._tails import look_at_tails
 
 N = 10_000
@@ -66,6 +67,20 @@ def test_a_thin_tail_that_no_draw_is_in():
         u, rng = np.interp(most * share, ladder, grid), np.random.default_rng(1)
         found = look_at_tails(tw.from_function(log_density, {"x": tw.real(1)}), u, float(N), rng, briefly=True).told
         assert found is None if told is None else told in str(found)
+
+
+def test_even_weights_do_not_hide_a_tail():
+    """A normal with 0.4 % of the mass a thousand times as wide: no draw is there, and all weights are the same."""
+
+    def log_density(p):
+        wide = jnp.log(0.004) + jstats.norm.logpdf(p["x"], 0.0, 1e3)
+        return jnp.logaddexp(jnp.log(0.996) + jstats.norm.logpdf(p["x"]), wide).sum()
+
+    flow = StandardNormal((1,))
+    verdict = tw.infer(tw.from_function(log_density, {"x": tw.real(1)}), flow, steps=1, progress=False).verdict
+    assert verdict.ess > 9_999
+    assert not verdict.ok
+    assert "of its mass in tails" in str(verdict)
 
 
 def test_a_tail_that_is_long_in_all_coordinates_together():

@@ -284,6 +284,7 @@ def raises(y):
             (X,),
             "at least one latent site, got none in nothing_latent; every numpyro.sample in it is observed",
         ),
+        (lambda: numpyro.sample("hole", dist.Normal().expand([0])), (), r"latent site, got `hole` of shape \(0,\)"),
         (lambda: None, (), "must have at least one latent site.*it has no numpyro.sample"),
         (zero_sum, (), "`site 'z'` must have a support that is known here, got zero_sum over 2 axes"),
         (correlation, (), "`site 'R'` must have a support that is known here, got corr_matrix.*LKJCholesky"),

@@ -141,6 +141,13 @@ model {
 
 
 @pytest.mark.slow
+def test_an_empty_support():
+    target = from_stan("parameters { real<lower=3, upper=1> x; } model { x ~ normal(0, 1); }")
+    with pytest.raises(ValueError, match="the support of `x` is empty: its low is not below its high"):
+        find_start(target, 0)
+
+
+@pytest.mark.slow
 def test_draws_in_single_precision_are_in_their_supports():
     """Their sums are 1 within float32's rounding, not within Stan's 1e-8; and float64 without the process's flag."""
     with jax.enable_x64(False):

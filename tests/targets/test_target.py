@@ -394,21 +394,20 @@ def test_a_dependent_bound_in_a_target():
     assert float(target.log_density(u)) == pytest.approx(0.5 + 0.5 + np.log(0.25))
 
 
-def test_a_stack_is_as_its_targets():
-    """Rows of the first target, then of the second; more of them than go at once."""
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("at_once", [10_000_000, 500])
+def test_a_stack_is_as_its_targets(at_once, monkeypatch):
+    """Rows of the first target, then of the second; more of them than go at once; large ones one after the other."""
+    monkeypatch.setattr("thalweg.targets._rows._NUMBERS_AT_ONCE", at_once)
 
     def log_density(params, data):
         return -jnp.sum((params["x"] - data["y"]) ** 2) - jnp.sum(params["x"] ** 4)
 
-    each = [from_function(log_density, {"x": real(2)}, {"y": rng.standard_normal(2)}) for _ in range(3)]
-    target = each[0]
-    targets = [target.replace_data(t.data) for t in each]
+    rng = np.random.default_rng(0)
+    target = from_function(log_density, {"x": real(2)}, {"y": np.zeros(2)})
+    targets = [target.replace_data({"y": rng.standard_normal(2)}) for _ in range(3)]
     u = rng.standard_normal((3 * 150, 2))
-    value, score = value_and_score_of_rows(Stack(targets), u)
-    for t, rows, own_value, own_score in zip(
-        targets, np.split(u, 3), np.split(value, 3), np.split(score, 3), strict=True
-    ):
-        expected = jax.vmap(jax.value_and_grad(t.log_density))(jnp.asarray(rows))
-        np.testing.assert_allclose(own_value, expected[0], rtol=1e-12)
-        np.testing.assert_allclose(own_score, expected[1], rtol=1e-12, atol=1e-12)
+    found = value_and_score_of_rows(Stack(targets), u)
+    own = zip(targets, np.split(u, 3), strict=True)
+    expected = [jax.vmap(jax.value_and_grad(t.log_density))(jnp.asarray(rows)) for t, rows in own]
+    for ours, theirs in zip(found, zip(*expected, strict=True), strict=True):
+        np.testing.assert_allclose(ours, np.concatenate(theirs), rtol=1e-12, atol=1e-12)

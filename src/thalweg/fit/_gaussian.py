@@ -158,7 +158,7 @@ def _moved(
         # along the mean's own direction the curvature is known: no step goes beyond Newton's
         length = np.linalg.norm(mean, axis=1) + 1e-30
         way = mean / length[:, None]
-        curvature = 1 + careful * np.maximum(0.0, -np.einsum("ki,kij,kj->k", way, gram, way))
+        curvature = 1 + careful * np.maximum(0.0, -(way * (gram @ way[..., None])[..., 0]).sum(1))
         slowing = np.minimum(1.0, math.sqrt(d) * curvature / (rate * length))
         shift = (rate * slowing / curvature)[:, None] * mean
         largest = _largest_eigenvalues(gram)

@@ -59,7 +59,7 @@ def look_at_tails(
     if briefly and not _look(target, u, ess, rng, _BRIEF_ROWS, _BRIEF_PER_DECADE).may_lack(ess):
         return Tails(0.0, None)
     look = _look(target, u, ess, rng, _ROWS, _PER_DECADE)
-    together, error = float(look.excess.sum()), float(np.sqrt((look.errors**2).sum()))
+    together, error = look.together
     return Tails(max(0.0, together - error), look.told(target, ess))
 
 
@@ -80,6 +80,11 @@ class _Look(NamedTuple):
     beyond: tuple[np.ndarray, np.ndarray]
     out: tuple[float, float]
 
+    @property
+    def together(self) -> tuple[float, float]:
+        """The excess of all coordinates, and its error."""
+        return float(self.excess.sum()), float(np.sqrt((self.errors**2).sum()))
+
     def may_lack(self, ess: float) -> bool:
         """Whether more than noise may be missing."""
         most = max(np.max(self.excess - self.errors), self.out[0] - self.out[1])
@@ -89,7 +94,8 @@ class _Look(NamedTuple):
         """A sentence where too much is."""
         k = int(np.argmax(self.excess))
         plainly = self.excess[k] - _SIGMAS * self.errors[k] > _MOST_MISSING
-        if plainly or self.excess.sum() - _SIGMAS * np.sqrt((self.errors**2).sum()) > _MOST_TOGETHER:
+        together, error = self.together
+        if plainly or together - _SIGMAS * error > _MOST_TOGETHER:
             share = 1 - _INSIDE + self.excess[k]
             name = _name(target, int(self.where[k]))
             return f"`{name}` has {share:.1%} of its mass in tails where {1 - _INSIDE:.1%} of the draws are"

@@ -1,5 +1,6 @@
 """A target at many points, from NumPy to NumPy, in pieces of one size: a target is compiled once, whatever asks."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,9 +28,14 @@ def _score_piece(target: Target, u: Array) -> tuple[Array, Array]:
     return _blockwise(target, jax.value_and_grad(target.log_density), u)
 
 
-def _blockwise(target: Target, function, u: Array):  # noqa: ANN001, ANN202
+def _at_once(target: Target) -> int:
+    """How many rows."""
     numbers = sum(x.size for x in jax.tree.leaves(target.data)) + target.size
-    block = max(1, _NUMBERS_AT_ONCE // numbers)
+    return max(1, _NUMBERS_AT_ONCE // numbers)
+
+
+def _blockwise(target: Target, function, u: Array):  # noqa: ANN001, ANN202
+    block = _at_once(target)
     if block >= len(u):
         return over_batch(function, {"u": (u, (target.size,))})
     # without a rest: XLA would run it beside the blocks, which factorisations do not bear (see _turns)
@@ -66,10 +72,13 @@ class Stack:
 
 @eqx.filter_jit
 def _score_stack_piece(target: Target, data: Any, u: Array) -> tuple[Array, Array]:
-    def of_one(data: Any, u: Array) -> tuple[Array, Array]:
-        return jax.vmap(jax.value_and_grad(lambda u: target.log_density(u, data)))(u)
+    def of_one(data_and_rows: tuple[Any, Array]) -> tuple[Array, Array]:
+        data, u = data_and_rows
+        return _blockwise(target, jax.value_and_grad(lambda u: target.log_density(u, data)), u)
 
-    return jax.vmap(of_one, in_axes=(0, 1), out_axes=1)(data, u)
+    fits = u.shape[0] * u.shape[1] <= _at_once(target)
+    value, score = (jax.vmap(of_one) if fits else functools.partial(jax.lax.map, of_one))((data, u.swapaxes(0, 1)))
+    return value.T, score.swapaxes(0, 1)
 
 
 def log_density_of_rows(target: Target, u: np.ndarray) -> np.ndarray:
