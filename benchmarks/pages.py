@@ -59,7 +59,10 @@ def choosing(record):
     best = {}
     for n in names:
         kl = {f: median(c["KL"] for c in record["cells"][n][f].values()) for f in flows}
-        best[n] = sorted(kl, key=kl.get)[:3]
+        error = {f: max(c["KL's standard error"] or math.inf for c in record["cells"][n][f].values()) for f in flows}
+        first = min(kl, key=kl.get)
+        known = [f for f in sorted(kl, key=kl.get) if error[f] < _NOISE]
+        best[n] = [f for f in known if kl[f] - kl[first] <= 2 * math.hypot(error[f], error[first])]
     lines = [f"- {n}: {', '.join(f'`{f}`' for f in best[n])}" for n in names]
     setting = record["setting"]
     return f"""# How to choose a flow
@@ -71,11 +74,12 @@ flow, or where you need one direction to be fast.
 
 What follows is KL(q, p) in nats on five densities that integrate to 1 (so that it is minus the ELBO), after {setting["steps"]} steps of {setting["draws"]} draws
 with the default sizes of each flow; smaller is better. The error of a number from 10,000 draws is given where it is above {_NOISE}. \\* the verdict trusts the corrected draws
-only; † it trusts neither: a few draws in a long tail can do that where the KL is small. The last column is the median of the whole fit, compiling included.
+only; † it trusts neither: a few draws in a long tail can do that where the KL is small. The last column is the median of the whole fit, compiling included. Seeds: {", ".join(map(str, setting["seeds"]))}; another seed may change
+the order of flows that are near each other.
 
 {table(["flow", *names, "fit"], rows)}
 
-The three nearest on each:
+The nearest on each, with those that two standard errors do not tell from it:
 
 {chr(10).join(lines)}
 

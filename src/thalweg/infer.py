@@ -199,6 +199,8 @@ def _check_flow(flow: Any) -> None:
     elif not isinstance(flow, AbstractSampler):
         got = getattr(flow, "__name__", type(flow).__name__)
         raise ValueError(requirement("flow", f"be a distribution, or one of auto, {', '.join(FLOWS)}", got))
+    elif flow.context_shape is not None:
+        raise ValueError(requirement("flow", "be conditioned on nothing", f"a context of shape {flow.context_shape}"))
 
 
 def _check_numbers(*, learning_rate: Any, **whole: Any) -> None:

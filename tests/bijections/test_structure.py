@@ -10,6 +10,7 @@ from bijections_rows import ROWS, SMALL
 from helpers import count_compiles, count_equations, noised
 from thalweg.bijections import (
     LU,
+    AbstractBijection,
     AffineTransformer,
     Autoregressive,
     Chain,
@@ -163,3 +164,50 @@ def test_a_compile_is_counted():
     with count_compiles() as compiles:
         jax.jit(lambda x: jnp.sin(x) * 3)(jnp.ones(17))
     assert compiles.count > 0
+
+
+class Own(AbstractBijection):
+    """A user's own, which fails in the way that it is told to."""
+
+    fault: str = eqx.field(static=True)
+    in_shape: tuple[int, ...] = eqx.field(static=True, default=(3,))
+    out_shape: tuple[int, ...] = eqx.field(static=True, default=(3,))
+    context_shape: None = eqx.field(static=True, default=None)
+    forward_cost: str = eqx.field(static=True, default="direct")
+    inverse_cost: str = eqx.field(static=True, default="direct")
+
+    def _forward_and_log_det(self, x, context):
+        match self.fault:
+            case "alone":
+                return 2 * x
+            case "vector":
+                return 2 * x, jnp.full(3, jnp.log(2.0))
+            case "raises":
+                return x + jnp.ones(2), jnp.zeros(())
+        return 2 * x, 3 * jnp.log(2.0)
+
+    def _inverse_and_log_det(self, y, context):
+        if self.fault == "one way":
+            raise NotImplementedError
+        return (y[:2] if self.fault == "short" else y) / 2, -3 * jnp.log(2.0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("alone", r"`Own._forward_and_log_det` must give a point of shape \(3,\) and a log-det.*, got one array"),
+        ("vector", r"`Own._forward_and_log_det` must give .*, got shapes \(\(3,\), \(3,\)\)"),
+        (
+            "raises",
+            r"`Own._forward_and_log_det` must take a point of shape \(3,\), got TypeError: add got incompatible",
+        ),
+        ("short", r"`Own._inverse_and_log_det` must give .*, got shapes \(\(2,\), \(\)\)"),
+    ],
+)
+def test_a_users_own_that_breaks_the_contract_is_told_at_once(fault, message):
+    with pytest.raises(ValueError, match=message):
+        Own(fault)
+
+
+def test_a_users_own_that_keeps_it():
+    assert float(Own("").forward_and_log_det(jnp.ones(3))[1]) == pytest.approx(3 * np.log(2))

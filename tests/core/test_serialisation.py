@@ -109,7 +109,9 @@ def test_a_changed_number(path):
         (lambda m: m | {"sha256": "0" * 64}, "its digest does not match"),
         (lambda m: {"thalweg": m["thalweg"]}, "its digest does not match"),
         (lambda m: m | {"thalweg": m["thalweg"].replace('"format": 1', '"format": 2')}, "has format 2.*newer thalweg"),
-        (lambda m: m | {"thalweg": m["thalweg"].replace('"format": 1', '"format": "x"')}, "has format x"),
+        (lambda m: m | {"thalweg": m["thalweg"].replace('"format": 1', '"format": "x"')}, "has format 'x'"),
+        (lambda m: m | {"thalweg": m["thalweg"].replace('"format": 1', '"format": true')}, "has format True"),
+        (lambda m: m | {"thalweg": "[" * 100_000 + "]" * 100_000}, "its header cannot be read"),
         (lambda m: {"other": "file"}, "is a safetensors file, but not one that thalweg wrote"),
     ],
 )

@@ -233,6 +233,7 @@ def test_starts_from_an_arviz_posterior(whole):
             {"init": "x"},
             "`init` must be a dict of parameter names and values, or of draws, or an ArviZ DataTree, got str",
         ),
+        ({"init": {"beta": "a"}}, r"`init\['beta'\]` must be an array of numbers, got 'a'"),
         ({"mesh": 3}, "`mesh` must be a jax.sharding.Mesh, got int"),
         ({"checkpoint": "nowhere/c.thalweg"}, "`checkpoint` must be a file in a folder that is there"),
         ({"init": {"gamma": 1.0}}, "gamma"),
@@ -250,6 +251,10 @@ def test_wrong_things_for_a_target_or_a_flow():
         tw.infer(regression, progress=False)
     with pytest.raises(ValueError, match=r"`flow` must have shape \(3,\), got \(2,\)"):
         tw.infer(_target(), tw.make_flow("gaussian", 2), progress=False)
+    coupling = tw.bijections.Coupling(3, tw.bijections.AffineTransformer(), context_size=2)
+    conditional = tw.distributions.Transformed(tw.distributions.StandardNormal((3,)), coupling)
+    with pytest.raises(ValueError, match=r"`flow` must be conditioned on nothing, got a context of shape \(2,\)"):
+        tw.infer(_target(), conditional, progress=False)
 
 
 def _gamma(params):

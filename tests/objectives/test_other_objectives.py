@@ -14,6 +14,7 @@ from thalweg.bijections import AffineTransformer as AffineMap
 from thalweg.distributions import Mixture, StandardNormal, Transformed
 from thalweg.fit import Fit
 from thalweg.objectives import Annealing, ForwardKL, ImportanceWeighted, Renyi, ReverseKL
+from thalweg.objectives._importance import _log_mean_exp
 from thalweg.run import run
 
 LOG_Z, SHIFT = 1.7, 0.6
@@ -86,6 +87,15 @@ def test_renyi_bounds_of_gaussians(alpha):
     loss, error = _estimates(Renyi(TARGET, alpha, 20_000), _normal(), 20)
     bound = LOG_Z - 0.5 * alpha * SHIFT**2
     assert abs((loss if alpha < 0 else -loss) - bound) < 5 * error + 1e-4
+
+
+@pytest.mark.parametrize("distance", [1e-2, 1e-4, 1e-6])
+def test_renyi_meets_the_elbo_in_single_precision(distance):
+    """By what it differs, alpha near 1, half the variance of the log weights tells: rounding is not divided by it."""
+    log_w = np.random.default_rng(0).normal(100.0, 2.0, 128).astype(np.float32)
+    bound = log_w.mean() + _log_mean_exp(jnp.asarray(distance * (log_w - log_w.mean()))) / distance
+    assert bound.dtype == jnp.float32
+    assert float(bound) == pytest.approx(log_w.mean() + 0.5 * distance * log_w.var(), abs=1e-4)
 
 
 def test_forward_kl_is_the_weighted_mean_score():

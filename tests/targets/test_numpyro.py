@@ -151,11 +151,31 @@ def test_everything_else_the_model_knows():
     np.testing.assert_allclose(draws.std(0), SIGMA, rtol=0.1)
 
 
-def test_masks_and_scales_reach_the_pointwise_likelihood():
+def test_masks_reach_the_pointwise_likelihood_and_scales_do_not():
+    """As in NumPyro's own: what is left out is compared in nats of one observation."""
     target = from_numpyro(masked, X, X > 0)
     terms = call(target.log_likelihood, {"mu": jnp.array(0.2)}, target.data)
     np.testing.assert_allclose(terms["x"], np.where(X > 0, jax.scipy.stats.norm.logpdf(X, 0.2), 0))
-    np.testing.assert_allclose(terms["s"], 3 * jax.scipy.stats.norm.logpdf(0.7, 0.2, 2.0))
+    np.testing.assert_allclose(terms["s"], jax.scipy.stats.norm.logpdf(0.7, 0.2, 2.0))
+
+
+def test_missing_observations():
+    """With `obs_mask` the density of what is seen is that of what is seen: the rest integrates to 1."""
+    mask, tau = X > 0, 0.7
+
+    def model(y, mask):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        with numpyro.plate("row", len(y)):
+            numpyro.deterministic("twice", 2 * mu * jnp.ones(len(y)))
+            numpyro.sample("y", dist.Normal(mu, tau), obs=y, obs_mask=mask)
+
+    target = from_numpyro(model, X, mask)
+    assert target.dims["twice"] == ("row",)
+    unseen = np.linspace(-2, 2, len(X))
+    found = target.log_density(target.unconstrain({"mu": jnp.array(0.2), "y_unobserved": unseen}))
+    logpdf = jax.scipy.stats.norm.logpdf
+    expected = logpdf(0.2) + logpdf(X[mask], 0.2, tau).sum() + logpdf(unseen, 0.2, tau).sum()
+    np.testing.assert_allclose(found, expected)
 
 
 def shared_mean(y):

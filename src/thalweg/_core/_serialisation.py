@@ -214,9 +214,11 @@ def read_file(path: str | Path, kind: str) -> Any:
     try:
         content = json.loads(header)
         version, found, structure = content["format"], content["kind"], content["structure"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise FileError(f"{path} was changed since it was written: its header cannot be read") from error
-    if not isinstance(version, int) or version > FORMAT:
+    if type(version) is not int or version < 1:
+        raise FileError(f"{path} was changed since it was written: it has format {version!r}")
+    if version > FORMAT:
         raise FileError(f"{path} has format {version}, this thalweg reads up to {FORMAT}; install a newer thalweg")
     if metadata.get("sha256") != _digest(header, arrays):
         raise FileError(f"{path} was changed since it was written: its digest does not match; take another copy")

@@ -41,6 +41,30 @@ class AbstractBijection(eqx.Module):
     forward_cost: eqx.AbstractVar[Cost]
     inverse_cost: eqx.AbstractVar[Cost]
 
+    def __check_init__(self) -> None:
+        """Look, on shapes alone, whether a class from elsewhere keeps the contract; the house's own are tested.
+
+        Raises:
+            ValueError: if a method does not take a point, or does not give one and a number.
+        """
+        cls = type(self)
+        if cls.__module__.partition(".")[0] == AbstractBijection.__module__.partition(".")[0]:
+            return
+        context = None if self.context_shape is None else jnp.zeros(self.context_shape)
+        shapes = (self.in_shape, self.out_shape)
+        for way, taken, given in (("forward", *shapes), ("inverse", *shapes[::-1])):
+            method = f"_{way}_and_log_det"
+            name = f"{cls.__name__}.{method}"
+            try:
+                found = jax.eval_shape(getattr(self, method), jnp.zeros(taken), context)
+            except Exception as error:
+                got = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                raise ValueError(requirement(name, f"take a point of shape {taken}", got)) from error
+            got = jax.tree.map(jnp.shape, found)
+            if got != (given, ()):
+                must = f"give a point of shape {given} and a log-determinant of shape ()"
+                raise ValueError(requirement(name, must, f"shapes {got}" if isinstance(found, tuple) else "one array"))
+
     @abc.abstractmethod
     def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]: ...
 

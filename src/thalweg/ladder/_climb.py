@@ -17,12 +17,18 @@ from thalweg.flows import make_flow
 from thalweg.ladder._mixture import weigh_components
 from thalweg.ladder._modes import Fitted, Mode, missed_mode
 from thalweg.ladder._rungs import Budget, Rung, flow_process, flow_rung, gaussian_rung, gaussian_weights
-from thalweg.posterior import Posterior, make_posterior, rehearse
+from thalweg.ladder._tempered import temper
+from thalweg.objectives import ForwardKL
+from thalweg.posterior import Posterior, make_posterior, metric_of, rehearse
 from thalweg.targets import Starts, Target
 
 _STEPS, _FURTHER_STEPS = 500, 2500
 _GOOD_KHAT, _GOOD_SHARE = 0.5, 0.5
 """A Gaussian whose weights are this good needs no flow; a flow that is trusted, with this share, no further steps."""
+_LEARNING_STEPS, _PARTICLES_A_STEP, _LEARNING_RATE, _SLOWER = 2000, 512, 5e-3, 0.2
+"""Of a flow that learns from particles; how much slower it settles: it covers all modes, and should not lose them."""
+_MOST_FLOWS = 8
+"""Fitted one by one, each on top of a mode; beyond, one flow learns all modes."""
 _FAIR_KHAT, _LARGE_SHARE = 0.7, 0.9
 """Nor does one whose weights are this even: what a heavier tail may add is little."""
 
@@ -99,7 +105,7 @@ class Climb:
         """A Gaussian where its weights are good, else a flow on top of it; a mixture where there are modes; chains."""
         flow_key, refine_key, again_key = split_on_host(key, 3)
         if modes.are_apart(self.target):
-            return self._refined(self._mixture(modes.gaussians, gaussian, finish, flow_key), refine_key)
+            return self._of_modes(modes, gaussian, finish, flow_key, refine_key)
         best, size = modes.gaussians[0], self.target.size
         fitted = gaussian._replace(flow=make_flow("gaussian", size, **best.parameters))
         taken, alone = gaussian.sentence, None
@@ -111,15 +117,14 @@ class Climb:
             if alone.verdict.ok and look.is_good():
                 return alone
         if alone is not None and alone.verdict.missed_mode and modes.far:
-            return self._refined(self._mixture(modes.gaussians, gaussian, finish, flow_key), refine_key)
+            return self._of_modes(modes, gaussian, finish, flow_key, refine_key)
         taken += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
         start = make_flow(self._richer, size, **best.parameters, seed=flow_key)
         posterior = self._refined(self._fit(start, self._richer, flow_key, finish, taken), refine_key)
         if not posterior.verdict.ok and len(modes.elbo) > 1 and not self.budget.is_over:
-            mixture = self._mixture(modes.gaussians, gaussian, finish, again_key, *posterior.steps_taken[1:])
-            mixture = self._refined(mixture, refine_key)
-            if mixture.verdict.ok:
-                return mixture
+            several = self._of_modes(modes, gaussian, finish, again_key, refine_key, *posterior.steps_taken[1:])
+            if several.verdict.ok:
+                return several
         if not posterior.verdict.ok:
             sentence = f"{posterior.steps_taken[-1]}; its weights are not good, so the Gaussian was weighed again"
             alone = alone or finish(fitted, *posterior.steps_taken[:-1], sentence)
@@ -142,43 +147,82 @@ class Climb:
         """The flow on top of a Gaussian; a coupling of one coordinate has nothing to see: only the spline bends it."""
         return "spline" if self.target.size == 1 else "realnvp"
 
-    def _mixture(
-        self, modes: list[Mode], gaussian: Rung, finish: Callable[..., Posterior], key: PRNGKeyArray, *before: str
+    def _of_modes(
+        self,
+        modes: Fitted,
+        gaussian: Rung,
+        finish: Callable[..., Posterior],
+        key: PRNGKeyArray,
+        refine_key: PRNGKeyArray,
+        *before: str,
     ) -> Posterior:
-        """One component a mode: Gaussians where their weights are good, else a flow on top of each.
+        """A mixture of Gaussians, one a mode; of flows; or one flow that learns from particles. The first that is good.
 
         `before` says what was tried between the Gaussian and this.
         """
-        taken = (gaussian.sentence, *before)
-        weigh_key, again_key, *flow_keys = split_on_host(key, len(modes) + 2)
-        parts = [make_flow("gaussian", self.target.size, **m.parameters) for m in modes]
+        weigh_key, flow_key, particle_key = split_on_host(key, 3)
+        parts = [make_flow("gaussian", self.target.size, **m.parameters) for m in modes.gaussians]
         mixture = weigh_components(Mixture(parts), self.target, weigh_key)
-        sentence = f"a mixture of {len(modes)} Gaussians, one a mode, weights by importance"
-        alone = finish(gaussian._replace(flow=mixture), *taken, sentence)
-        look = _Look.at(alone.log_weights)
-        # flows on top of some modes do not make up for others
-        if gaussian.missed or (alone.verdict.ok and look.is_good()):
-            return alone
-        sentence += f"; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
+        sentence = f"a mixture of {len(parts)} Gaussians, one a mode, weights by importance"
+        taken = (gaussian.sentence, *before, sentence)
+        best = finish(gaussian._replace(flow=mixture), *taken)
+        look = _Look.at(best.log_weights)
+        if best.verdict.ok and look.is_good():
+            return best
+        told = f"{sentence}; its weights ask for more (k-hat {look.khat:.2f}, {look.share:.0%} of the draws effective)"
+        taken = (*taken[:-1], told)
+        # flows on top of some modes do not make up for others, and many take long
+        if not gaussian.missed and len(parts) <= _MOST_FLOWS:
+            flows = self._refined(finish(*self._flow_each(modes.gaussians, flow_key, taken)), refine_key)
+            if flows.verdict.ok:
+                return flows
+            taken = flows.steps_taken
+            # a flow may have left its mode for a neighbour
+            best = flows if flows.verdict.missed_mode is None and not best.verdict.ok else best
+        if not self.budget.is_over:
+            learnt = self._refined(self._from_particles(modes, finish, particle_key, taken), refine_key)
+            return learnt if learnt.verdict.ok or not best.verdict.ok else best
+        return best
+
+    def _flow_each(self, modes: list[Mode], key: PRNGKeyArray, taken: tuple[str, ...]) -> tuple[Any, ...]:
+        """A flow on top of each mode's Gaussian, and what was done."""
+        weigh_key, start_key, *flow_keys = split_on_host(key, len(modes) + 2)
         name, process, rungs = self._richer, self._process(), []
         for k, (mode, flow_key) in enumerate(zip(modes, flow_keys, strict=True)):
-            start = make_flow(name, self.target.size, **mode.parameters, seed=key)
+            start = make_flow(name, self.target.size, **mode.parameters, seed=start_key)
             steps = self.settings["steps"] or _STEPS
             rungs.append(flow_rung(process, start, f"{name}, mode {k + 1}", flow_key, self.budget, steps=steps))
-        mixture = weigh_components(Mixture([r.flow for r in rungs]), self.target, again_key)
-        fitted = f"a mixture of {len(modes)} flows {name}, each fitted from a mode's Gaussian, weights by importance"
+        mixture = weigh_components(Mixture([r.flow for r in rungs]), self.target, weigh_key)
+        sentence = f"a mixture of {len(modes)} flows {name}, each fitted from a mode's Gaussian, weights by importance"
         history = {k: np.concatenate([r.history[k] for r in rungs]) for k in rungs[0].history}
         failed = next((r.failed for r in rungs if r.failed), None)
-        posterior = finish(Rung(mixture, history, fitted, failed), *taken, sentence, fitted)
-        if posterior.verdict.ok or (posterior.verdict.missed_mode is None and not alone.verdict.ok):
-            return posterior
-        # a flow may have left its mode for a neighbour
-        return alone
+        return Rung(mixture, history, sentence, failed), *taken, sentence
 
-    def _process(self) -> Fit:
+    def _from_particles(
+        self, modes: Fitted, finish: Callable[..., Posterior], key: PRNGKeyArray, taken: tuple[str, ...]
+    ) -> Posterior:
+        """A flow that learns from particles led to all modes; where that is not enough, it settles by reverse KL."""
+        particle_key, start_key, learn_key, settle_key = split_on_host(key, 4)
+        particles, sentence = temper(self.target, modes, particle_key, self.budget)
+        tril = metric_of(particles, np.full(len(particles), 1 / len(particles)))
+        start = make_flow("spline", self.target.size, loc=particles.mean(0), scale_tril=tril, seed=start_key)
+        learning = Fit(ForwardKL(particles, batch_size=_PARTICLES_A_STEP), learning_rate=_LEARNING_RATE)
+        steps, name = self.settings["steps"] or _LEARNING_STEPS, "spline, from particles"
+        rung = flow_rung(learning, start, name, learn_key, self.budget, steps=steps, quantity="mean log q")
+        taken = (*taken, sentence, rung.sentence)
+        learnt = finish(rung, *taken)
+        if learnt.verdict.ok or self.budget.is_over:
+            return learnt
+        process, steps, name = self._process(_SLOWER), self.settings["steps"] or _FURTHER_STEPS, "spline, settling"
+        rung = flow_rung(process, rung.flow, name, settle_key, self.budget, steps=steps)
+        # that may lose a mode again
+        settled = finish(rung, *taken, rung.sentence)
+        return settled if settled.verdict.ok or settled.verdict.ess > learnt.verdict.ess else learnt
+
+    def _process(self, slower: float = 1.0) -> Fit:
         return flow_process(
             self.target,
-            learning_rate=self._learning_rate(),
+            learning_rate=slower * self._learning_rate(),
             n_draws=self.settings["n_draws"],
             batch_size=self.settings["batch_size"],
             mesh=self.mesh,

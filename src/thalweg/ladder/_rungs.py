@@ -219,8 +219,17 @@ def flow_process(
     return Fit(objective, learning_rate=learning_rate)
 
 
-def flow_rung(process: Fit, flow: AbstractSampler, name: str, key: PRNGKeyArray, budget: Budget, *, steps: int) -> Rung:
-    """Fit a flow."""
+def flow_rung(
+    process: Fit,
+    flow: AbstractSampler,
+    name: str,
+    key: PRNGKeyArray,
+    budget: Budget,
+    *,
+    steps: int,
+    quantity: str = "ELBO",
+) -> Rung:
+    """Fit a flow; `quantity` is what the objective calls "elbo"."""
     result = run(
         process,
         process.init(flow),
@@ -230,10 +239,11 @@ def flow_rung(process: Fit, flow: AbstractSampler, name: str, key: PRNGKeyArray,
         progress=budget.progress,
         checkpoint=budget.checkpoint,
         limit=budget.limit,
+        quantity=quantity,
     )
     elbo = result.history["elbo"]
     skipped = int(result.state.n_bad)
-    sentence = f"flow {name}: ELBO {_recent(elbo):.2f} after {len(elbo)} steps; {result.status}"
+    sentence = f"flow {name}: {quantity} {_recent(elbo):.2f} after {len(elbo)} steps; {result.status}"
     if skipped:
         sentence += f"; {skipped} steps were not finite and were skipped"
     failed = str(result.status) if result.status is Status.DIVERGED else None

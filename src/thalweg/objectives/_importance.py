@@ -4,11 +4,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from thalweg._core import PRNGKeyArray, PyTree, Scalar, check_positive_int, register, requirement
+from thalweg._core import Array, PRNGKeyArray, PyTree, Scalar, check_positive_int, register, requirement
 from thalweg.distributions import AbstractAuxiliaryDistribution, AbstractSampler
 from thalweg.objectives._objective import AbstractObjective
 from thalweg.objectives._terms import log_p_and_log_q
 from thalweg.targets import Target
+
+_NEAR = 0.1
+"""Of exponents: below, the log of their mean exponential is written in differences from 1, or loses its digits."""
 
 
 @register
@@ -106,5 +109,12 @@ class Renyi(AbstractObjective):
         )
         log_w = log_p - log_q
         elbo, order = jnp.mean(log_w), 1 - self.alpha
-        bound = elbo if order == 0 else (jax.nn.logsumexp(order * log_w) - jnp.log(self.n_draws)) / order
+        bound = elbo if order == 0 else elbo + _log_mean_exp(order * (log_w - elbo)) / order
         return (bound if self.alpha < 0 else -bound), {"elbo": elbo, "bound": bound}
+
+
+def _log_mean_exp(x: Array) -> Scalar:
+    """Log of the mean of exp(x), exact to rounding of itself where the x are all near 0."""
+    near = jnp.max(jnp.abs(x)) < _NEAR
+    exact = jnp.log1p(jnp.mean(jnp.expm1(jnp.where(near, x, 0))))
+    return jnp.where(near, exact, jax.nn.logsumexp(x) - jnp.log(x.size))

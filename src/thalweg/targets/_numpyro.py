@@ -24,6 +24,8 @@ from thalweg.targets._numpyro_sites import (
     refuse_early,
     refuse_site,
     support_of,
+    unmasked,
+    unobserved,
 )
 from thalweg.targets._space import AbstractSpace, Space
 from thalweg.targets._support import BoundFunction, Support
@@ -110,24 +112,33 @@ class _LogJoint:
 
 @dataclasses.dataclass(frozen=True)
 class _LogLikelihood:
+    """Of each observation, as NumPyro has it: masks included, scales left out."""
+
     model: Model
     names: tuple[str, ...]
 
     def __call__(self, params: Mapping[str, Array], data: Any) -> dict[str, Array]:
-        log_probs = _log_probs(self.model, params, data)
-        return {n: log_probs[n] for n in self.names}
+        sites = self.model.sites(params, data)
+        with _usual_promotion():
+            log_probs = {n: sites[n]["fn"].log_prob(sites[n]["value"]) for n in self.names}
+        return {n: jnp.asarray(v, jnp.result_type(float)) for n, v in log_probs.items()}
 
 
 def _log_probs(model: Model, params: Mapping[str, Array], data: Any) -> dict[str, Array]:
-    """Site -> its log density, entry by entry; scales, masks and factors included."""
+    """Site -> its log density, entry by entry; scales, masks and factors included.
+
+    With `obs_mask` NumPyro has a latent entry beside each observation too, where the mask leaves it without a density:
+    it gets the one that it has elsewhere, which integrates to 1.
+    """
     numpyro = import_guest("numpyro", "numpyro")
     arguments, keywords = model.arguments(data)
     with _usual_promotion():
         seeded = numpyro.handlers.seed(model.function, jax.random.key(0))
         try:
-            log_probs, _ = numpyro.infer.util.compute_log_probs(
+            log_probs, sites = numpyro.infer.util.compute_log_probs(
                 seeded, arguments, keywords, dict(params), sum_log_prob=False
             )
+            log_probs |= {n: unmasked(sites[n]["fn"]).log_prob(sites[n]["value"]) for n in unobserved(sites)}
         except ValueError as error:
             # NumPyro speaks of a guide where an observation has another shape than its distribution
             found = re.search(r"Model and guide shapes disagree at site: '(.*)': (\(.*\)) vs (\(.*\))", str(error))
@@ -237,9 +248,9 @@ def _summarise(model: Model, sites: Mapping[str, Any]) -> _Summary:
     deterministic = tuple(n for n, s in sites.items() if s["type"] == "deterministic" and _is_array_like(s["value"]))
     plates = {n: s["args"][0] for n, s in sites.items() if s["type"] == "plate" and n not in samples}
     dims = {
-        n: dims_of(n, samples[n], plates)
-        for n in (*latent, *observed)
-        if any(f.name in plates for f in samples[n]["cond_indep_stack"])
+        n: dims_of(n, sites[n], plates)
+        for n in (*latent, *observed, *deterministic)
+        if any(f.name in plates for f in sites[n]["cond_indep_stack"])
     }
     used = {d for names in dims.values() for d in names}
     coords = {n: range(size) for n, size in plates.items() if n in used}

@@ -59,6 +59,23 @@ def family(site: Mapping[str, Any]) -> str:
     return type(fn).__name__
 
 
+def unobserved(sites: Mapping[str, Any]) -> list[str]:
+    """The latent halves of sites that were given an `obs_mask`."""
+    end = "_unobserved"
+    return [n for n in sites if n.endswith(end) and f"{n.removesuffix(end)}_observed" in sites]
+
+
+def unmasked(fn: Any) -> Any:
+    """A distribution without its mask."""
+    match type(fn).__name__:
+        case "MaskedDistribution":
+            return fn.base_dist
+        case "ExpandedDistribution":
+            return unmasked(fn.base_dist).expand(fn.batch_shape)
+        case _:
+            return fn
+
+
 def support_of(name: str, site: Mapping[str, Any], bound: Callable[[str, Any], Any]) -> Support:
     """Our support for a latent site.
 
@@ -137,8 +154,11 @@ def dims_of(name: str, site: Mapping[str, Any], plates: Mapping[str, int]) -> tu
     """Plate names for the axes that are plates', name_dim_i for others."""
     shape = jnp.shape(site["value"])
     names = [f"{name}_dim_{i}" for i in range(len(shape))]
-    for frame in site["cond_indep_stack"]:
-        axis = len(shape) - len(site["fn"].event_shape) + frame.dim
+    stack = site["cond_indep_stack"]
+    # a deterministic site does not say which of its axes are events': those behind as many as its plates need
+    batch = len(shape) - len(site["fn"].event_shape) if "fn" in site else max((-f.dim for f in stack), default=0)
+    for frame in stack:
+        axis = batch + frame.dim
         if frame.name in plates and 0 <= axis < len(shape) and shape[axis] == frame.size:
             names[axis] = frame.name
     return tuple(names)

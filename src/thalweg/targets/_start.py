@@ -55,6 +55,8 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
     first, scale_tril = np.zeros(target.size, dtype), None
     if init is not None:
         init = {n: x for n, x in init.items() if n not in _derived(target)}
+        for name, value in init.items():
+            _check_numbers(name, value)
     if init is not None and _are_draws(target, init):
         first, scale_tril = _moments(target, init)
     elif init is not None:
@@ -82,6 +84,13 @@ def _derived(target: Target) -> set[str]:
         return set()
     u = jax.ShapeDtypeStruct((target.size,), jnp.result_type(float))
     return set(jax.eval_shape(lambda u: deterministic(target.constrain(u)[0], target.data), u))
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    try:
+        np.asarray(value, float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(requirement(f"init[{name!r}]", "be an array of numbers", repr(value)[:80])) from error
 
 
 def _are_draws(target: Target, init: Mapping[str, Any]) -> bool:
