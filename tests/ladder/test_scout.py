@@ -9,6 +9,7 @@ from jax.scipy.stats import norm
 import thalweg as tw
 from thalweg.ladder import Budget, gaussian_rungs
 from thalweg.ladder._modes import Fitted, Mode
+from thalweg.ladder._rungs import gaussian_rung
 from thalweg.ladder._scout import send_scouts
 from thalweg.run import Limit, Progress
 from thalweg.targets import find_start
@@ -79,9 +80,11 @@ def test_more_modes_than_can_be_found_are_told_of():
         parts = norm.logpdf(p["x"][:, None], jnp.asarray([[-3.0, 3.0]]), 0.4)
         return (jnp.logaddexp(parts[:, 0], parts[:, 1]) - jnp.log(2.0)).sum()
 
-    posterior = tw.infer(tw.from_function(log_density, {"x": tw.real(12)}), steps=100, progress=False)
-    assert not posterior.verdict.ok
-    assert "ended in places that are left out" in str(posterior.verdict)
+    target = tw.from_function(log_density, {"x": tw.real(12)})
+    budget = Budget(Limit.of(None), Progress(show=False), None)
+    _, rung = gaussian_rung(target, find_start(target, 0), jax.random.key(0), budget)
+    assert rung.missed is not None
+    assert "ended in places that are left out" in rung.missed
 
 
 def test_a_flat_place_is_no_mode():
