@@ -79,7 +79,7 @@ the order of flows that are near each other.
 
 {table(["flow", *names, "fit"], rows)}
 
-The nearest on each, with those that two standard errors do not tell from it:
+The nearest on each, with those that two standard errors do not tell from it; where the error itself is above {_NOISE} nothing can be told, and the flow is left out:
 
 {chr(10).join(lines)}
 

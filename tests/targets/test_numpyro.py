@@ -226,6 +226,24 @@ def test_replicates_have_the_shape_of_the_observations():
     assert len(set(np.asarray(y).tolist())) == len(X)
 
 
+def test_replicates_follow_the_replicates_before_them():
+    """y_i ~ N(phi y_{i-1}, 1): replicates are a series of their own, not a step ahead of what was seen."""
+
+    def series(y):
+        phi = numpyro.sample("phi", dist.Normal(0.0, 1.0))
+        before = 0.0
+        for i in range(len(y)):
+            before = numpyro.sample(f"y{i}", dist.Normal(phi * before, 1.0), obs=y[i])
+
+    target, phi, n = from_numpyro(series, np.array([3.0, -5.0, 9.0])), 0.8, 4000
+    draw = jax.jit(jax.vmap(lambda key: call(target.predictive, key, {"phi": jnp.array(phi)}, target.data)))
+    y = np.stack([draw(jax.random.split(jax.random.key(2), n))[f"y{i}"] for i in range(3)])
+    variances = np.array([1, 1 + phi**2, 1 + phi**2 + phi**4])
+    np.testing.assert_allclose(y.mean(1) / np.sqrt(variances / n), 0, atol=5)
+    np.testing.assert_allclose(y.var(1), variances, rtol=5 * np.sqrt(2 / n))
+    assert (y[0] * y[1]).mean() == pytest.approx(phi, abs=5 * np.sqrt((variances[1] + phi**2) / n))
+
+
 def test_other_numbers_compile_nothing():
     compute = eqx.filter_jit(lambda target, u: target.log_density(u))
     for model, args, other in (

@@ -19,7 +19,7 @@ from thalweg._core._precision import precision, resolve_dtype
 from thalweg._core._random import as_key, from_numpy, key_words, numpy_rng, split_on_host
 from thalweg._core._roots import increasing_root
 from thalweg._core._serialisation import FileError, read_file, register, write_file
-from thalweg._core._trees import Fixed, Skeleton, partition_trainable, stack_modules, trainable
+from thalweg._core._trees import Fixed, Skeleton, freeze, partition_trainable, stack_modules, trainable
 from thalweg._core._types import Array, Bool, Cost, Float, Int, Key, PRNGKeyArray, PyTree, Scalar, Seed, Shape
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "count",
     "counted",
     "counting",
+    "freeze",
     "from_numpy",
     "import_guest",
     "in_pieces",

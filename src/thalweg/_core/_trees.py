@@ -10,7 +10,7 @@ import numpy as np
 
 from thalweg._core._checks import check_shape, requirement
 from thalweg._core._serialisation import register
-from thalweg._core._types import Array, Float
+from thalweg._core._types import Array, Float, PyTree
 
 T = TypeVar("T")
 
@@ -113,3 +113,8 @@ def stack_modules(modules: Sequence[T]) -> T:
         raise ValueError(requirement("layers", "all have the same structure and shapes", "different ones", "use Chain"))
     stacked = jax.tree.map(lambda *xs: jax.device_put(np.stack([np.asarray(x) for x in xs])), *arrays)
     return eqx.combine(stacked, statics[0])
+
+
+def freeze(tree: PyTree) -> PyTree:
+    """The tree, no gradient through its arrays; what is no array (an activation, a number) stays as it is."""
+    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)

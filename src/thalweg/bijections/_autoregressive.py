@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from thalweg._core import Array, Cost, Seed, Shape, check_positive_int, register
+from thalweg._core import Array, Cost, Seed, Shape, check_positive_int, freeze, register
 from thalweg.bijections._bijection import AbstractBijection
 from thalweg.bijections._in_order import invert_in_order
 from thalweg.bijections._networks import MaskedMLP
@@ -71,7 +71,7 @@ class Autoregressive(AbstractBijection):
 
     def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Array, Array]:
         y, log_det = self._forward_and_log_det(x, context)
-        frozen, x, context = jax.lax.stop_gradient((self, x, context))
+        frozen, x, context = freeze((self, x, context))
 
         def with_slopes(x: Array) -> tuple[Array, Array]:
             return frozen.transformer.forward_and_log_slope(x, frozen.conditioner(x, context))

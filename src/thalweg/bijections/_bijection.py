@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from thalweg._core import Array, Cost, Float, Scalar, Shape, check_shape, register, requirement
+from thalweg._core import Array, Cost, Float, Scalar, Shape, check_shape, freeze, register, requirement
 
 
 class AbstractBijection(eqx.Module):
@@ -78,7 +78,7 @@ class AbstractBijection(eqx.Module):
         Here by way of the inverse, which all have; layers that know better say so. Source: Vaitl et al. 2024.
         """
         y, log_det = self._forward_and_log_det(x, context)
-        frozen = jax.lax.stop_gradient((self, context))
+        frozen = freeze((self, context))
 
         def back(point: Array) -> tuple[Array, Array]:
             return frozen[0]._apply("_inverse_and_log_det", point, context=frozen[1])

@@ -15,6 +15,7 @@ from thalweg._core import (
     Seed,
     Shape,
     check_positive_int,
+    freeze,
     from_numpy,
     increasing_root,
     numpy_rng,
@@ -77,7 +78,7 @@ class Planar(AbstractBijection):
 
     def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Scalar, Array]:
         y, log_det = self._forward_and_log_det(x, context)
-        frozen = jax.lax.stop_gradient(self)
+        frozen = freeze(self)
         u, wu = frozen._constrained()
         h = jnp.tanh(frozen.w @ jax.lax.stop_gradient(x) + frozen.b)
         slope = 1 - h**2

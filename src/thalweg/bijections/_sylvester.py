@@ -18,6 +18,7 @@ from thalweg._core import (
     Shape,
     check_choice,
     check_positive_int,
+    freeze,
     from_numpy,
     increasing_root,
     numpy_rng,
@@ -124,7 +125,7 @@ class Sylvester(AbstractBijection):
 
     def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Scalar, Array]:
         y, log_det = self._forward_and_log_det(x, context)
-        frozen, x = jax.lax.stop_gradient((self, x))
+        frozen, x = freeze((self, x))
         to, back = frozen._into()
         upper, upper_tilde = frozen._factors()
         a = to(x)

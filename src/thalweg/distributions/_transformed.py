@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from thalweg._core import Array, Shape, register, requirement
+from thalweg._core import Array, Shape, freeze, register, requirement
 from thalweg.bijections import AbstractBijection
 from thalweg.distributions._distribution import AbstractDistribution
 
@@ -62,8 +62,9 @@ class Transformed(AbstractDistribution):
     def _sample_and_path_log_q(self, key: Array, context: Array | None) -> tuple[Array, Array]:
         # the score is pushed along with the draw, so that nothing is inverted
         frozen = jax.lax.stop_gradient
+        fixed = freeze(self)
         z = self._base("_sample", key, batched=key.ndim > 0)
-        log_base, pull = jax.vjp(lambda z: frozen(self)._base("_log_prob", z, batched=key.ndim > 0), frozen(z))
+        log_base, pull = jax.vjp(lambda z: fixed._base("_log_prob", z, batched=key.ndim > 0), frozen(z))
         (score,) = pull(jnp.ones_like(log_base))
         x, log_det, score = self.bijection._apply("_forward_with_score", z, score, context=context)
         along = score * (x - frozen(x))

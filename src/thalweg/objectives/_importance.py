@@ -73,7 +73,8 @@ class Renyi(AbstractObjective):
 
     alpha = 1 is the ELBO, 0 the importance-weighted bound; below 0 it bounds log Z from above, and making it small
     covers all the mass: alpha = -1 is half the log of the second moment of the weights (chi-squared). From 0 on the
-    bound is maximised, below it is minimised. Plain reparametrised gradients; biased for few draws.
+    bound is maximised, below it is minimised. Plain reparametrised gradients; biased for few draws. Near alpha = 0
+    their signal drowns in noise as n grows: `ImportanceWeighted` is that bound with gradients that bear it.
 
     Source: Li and Turner 2016.
 

@@ -171,21 +171,28 @@ class _Observed:
 
 @dataclasses.dataclass(frozen=True)
 class _Predictive:
-    """Replicates of the observed sites, each from its own distribution given the parameters."""
+    """Replicates of the observed sites, in order: where one depends on those before it, on their replicates.
+
+    Inside `scan` they depend on the observations before them: NumPyro keeps those there.
+    """
 
     model: Model
     names: tuple[str, ...]
 
     def __call__(self, key: PRNGKeyArray, params: Mapping[str, Array], data: Any) -> dict[str, Array]:
-        sites = self.model.sites(params, data)
-        drawn = {}
+        seen, drawn = self.model.sites(params, data), {}
+        handlers = import_guest("numpyro.handlers", "numpyro")
+        free = dataclasses.replace(self.model, function=handlers.uncondition(self.model.function))
+        replicated = free.sites(params, data, key)
         with _usual_promotion():
             for name, own_key in zip(self.names, jax.random.split(key, len(self.names)), strict=True):
-                site = sites[name]
-                shape, own = jnp.shape(site["value"]), tuple(site["fn"].shape())
-                # observations may have more axes than their distribution; each then needs a draw of its own
-                extra = shape[: len(shape) - len(own)]
-                drawn[name] = jnp.broadcast_to(site["fn"].sample(own_key, extra), shape)
+                shape, value = jnp.shape(seen[name]["value"]), replicated[name]["value"]
+                if jnp.shape(value) != shape:
+                    # observations may have more axes than their distribution; each then needs a draw of its own
+                    fn = seen[name]["fn"]
+                    extra = shape[: len(shape) - len(tuple(fn.shape()))]
+                    value = jnp.broadcast_to(fn.sample(own_key, extra), shape)
+                drawn[name] = value
         return drawn
 
 
