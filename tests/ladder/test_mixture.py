@@ -121,7 +121,7 @@ def test_more_combinations_than_can_be_found_are_covered_or_told_of():
         spike, slab = jnp.log(0.85) + norm.logpdf(p["b"], 0.0, 0.05), jnp.log(0.15) + norm.logpdf(p["b"], 3.0, 0.5)
         return jnp.logaddexp(spike, slab).sum()
 
-    posterior = tw.infer(tw.from_function(log_density, {"b": tw.real(8)}), seed=0, progress=False)
+    posterior = tw.infer(tw.from_function(log_density, {"b": tw.real(8)}), seed=0, steps=300, progress=False)
     is_right = abs(posterior.log_evidence.value) < 0.02
     assert is_right or not posterior.verdict.ok
     assert any("particles" in s for s in posterior.steps_taken)

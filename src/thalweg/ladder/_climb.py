@@ -29,6 +29,8 @@ _LEARNING_STEPS, _PARTICLES_A_STEP, _LEARNING_RATE, _SLOWER = 2000, 512, 5e-3, 0
 """Of a flow that learns from particles; how much slower it settles: it covers all modes, and should not lose them."""
 _MOST_FLOWS = 8
 """Fitted one by one, each on top of a mode; beyond, one flow learns all modes."""
+_MOST_PARAMETERS = 200
+"""Of a target that particles are led to: of more their own covariance says too little."""
 _FAIR_KHAT, _LARGE_SHARE = 0.7, 0.9
 """Nor does one whose weights are this even: what a heavier tail may add is little."""
 
@@ -179,7 +181,7 @@ class Climb:
             taken = flows.steps_taken
             # a flow may have left its mode for a neighbour
             best = flows if flows.verdict.missed_mode is None and not best.verdict.ok else best
-        if not self.budget.is_over:
+        if self.target.size <= _MOST_PARAMETERS and not self.budget.is_over:
             learnt = self._refined(self._from_particles(modes, finish, particle_key, taken), refine_key)
             return learnt if learnt.verdict.ok or not best.verdict.ok else best
         return best

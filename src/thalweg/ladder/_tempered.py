@@ -15,14 +15,16 @@ from thalweg.posterior import metric_of
 from thalweg.run import AbstractProcess, RunResult, Status, run
 from thalweg.targets import Target, log_density_of_rows, value_and_score_of_rows
 
-_PARTICLES, _MOST_STEPS, _MORE = 4000, 200, 15
+_PARTICLES, _MOST_STEPS = 4000, 200
+_MOST_MOVED, _MOST_NUMBERS = 15, 10_000_000
+"""How often they are moved on at the target; fewer times where they would hold more numbers."""
 _DEGREES, _WIDER = 5.0, 2.0
 """Of the Student-t that particles begin at; by how much its variances exceed those of the known places together."""
 _SCOUTS, _LOWER, _LOWER_EACH = 128, 20.0, 2.0
 """Nats, and nats a dimension, below the modes at which a scout's end is still a place to begin at."""
 _KEPT = 0.7
 """Effective share of the particles after a step of the schedule."""
-_MOVES, _LEAPS, _FIRST, _ACCEPTANCE = 6, 5, 0.5, 0.7
+_MOVES, _MOVES_THERE, _LEAPS, _FIRST, _ACCEPTANCE = 6, 2, 5, 0.5, 0.7
 
 
 class TemperedState(NamedTuple):
@@ -94,9 +96,9 @@ class TemperedParticles(AbstractProcess[TemperedState]):
         chosen = np.minimum(np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n), n - 1)
         beta = min(1.0, float(state.beta) + part)
         at = state._replace(u=state.u[chosen], log_p=state.log_p[chosen], score=state.score[chosen])
-        return self._moved(at._replace(beta=np.array(beta)), rng)
+        return self._moved(at._replace(beta=np.array(beta)), rng, _MOVES if part else _MOVES_THERE)
 
-    def _moved(self, state: TemperedState, rng: np.random.Generator) -> TemperedState:
+    def _moved(self, state: TemperedState, rng: np.random.Generator, moves: int) -> TemperedState:
         u, beta, step = state.u, float(state.beta), float(state.step)
         metric = metric_of(u, np.full(len(u), 1 / len(u)))
         held = [u, state.log_p, state.score]
@@ -106,7 +108,7 @@ class TemperedParticles(AbstractProcess[TemperedState]):
             return beta * log_p + (1 - beta) * log_r, (beta * score + (1 - beta) * slope) @ metric
 
         with np.errstate(all="ignore"):  # a wild proposal is refused
-            for _ in range(_MOVES):
+            for _ in range(moves):
                 before, slope = tempered(*held)
                 start = momentum = rng.standard_normal(u.shape)
                 new, length = held, step * rng.uniform(0.5, 1.5)
@@ -169,7 +171,8 @@ def temper(target: Target, modes: Fitted, key: PRNGKeyArray, budget: Budget) -> 
     """
     loc, scale_tril = _all_over(target, modes, numpy_rng(key))
     process = TemperedParticles(target=target, loc=loc, scale_tril=scale_tril)
-    keys = split_on_host(key, 1 + _MORE)
+    most = min(_MOST_MOVED, _MOST_NUMBERS // (_PARTICLES * target.size))
+    keys = split_on_host(key, 1 + most)
 
     def go(state: TemperedState, name: str, key: PRNGKeyArray, steps: int) -> RunResult:
         bounds = {"progress": budget.progress, "checkpoint": budget.checkpoint, "limit": budget.limit}
