@@ -197,12 +197,13 @@ class Own(AbstractBijection):
     ("fault", "message"),
     [
         ("alone", r"`Own._forward_and_log_det` must give a point of shape \(3,\) and a log-det.*, got one array"),
-        ("vector", r"`Own._forward_and_log_det` must give .*, got shapes \(\(3,\), \(3,\)\)"),
+        ("vector", r"`Own._forward_and_log_det` must give .*, got \(\(3,\), \(3,\)\)"),
         (
             "raises",
             r"`Own._forward_and_log_det` must take a point of shape \(3,\), got TypeError: add got incompatible",
         ),
-        ("short", r"`Own._inverse_and_log_det` must give .*, got shapes \(\(2,\), \(\)\)"),
+        ("one way", r"`Own._inverse_and_log_det` must take a point of shape \(3,\), got NotImplementedError"),
+        ("short", r"`Own._inverse_and_log_det` must give .*, got \(\(2,\), \(\)\)"),
     ],
 )
 def test_a_users_own_that_breaks_the_contract_is_told_at_once(fault, message):

@@ -63,7 +63,8 @@ class AbstractBijection(eqx.Module):
             got = jax.tree.map(jnp.shape, found)
             if got != (given, ()):
                 must = f"give a point of shape {given} and a log-determinant of shape ()"
-                raise ValueError(requirement(name, must, f"shapes {got}" if isinstance(found, tuple) else "one array"))
+                alone = isinstance(found, jax.ShapeDtypeStruct)
+                raise ValueError(requirement(name, must, "one array" if alone else f"{got}"))
 
     @abc.abstractmethod
     def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]: ...

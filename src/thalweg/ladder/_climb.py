@@ -183,7 +183,10 @@ class Climb:
             best = flows if flows.verdict.missed_mode is None and not best.verdict.ok else best
         if self.target.size <= _MOST_PARAMETERS and not self.budget.is_over:
             learnt = self._refined(self._from_particles(modes, finish, particle_key, taken), refine_key)
-            return learnt if learnt.verdict.ok or not best.verdict.ok else best
+            if learnt.verdict.ok or (not best.verdict.ok and learnt.verdict.ess > best.verdict.ess):
+                return learnt
+            why = f"{learnt.steps_taken[-1]}; not kept: {'; '.join(learnt.verdict.reasons)}"
+            return dataclasses.replace(best, steps_taken=(*learnt.steps_taken[:-1], why))
         return best
 
     def _flow_each(self, modes: list[Mode], key: PRNGKeyArray, taken: tuple[str, ...]) -> tuple[Any, ...]:

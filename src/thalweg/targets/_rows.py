@@ -1,7 +1,7 @@
 """A target at many points, from NumPy to NumPy, in pieces of one size: a target is compiled once, whatever asks."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -34,7 +34,7 @@ def _at_once(target: Target) -> int:
     return max(1, _NUMBERS_AT_ONCE // numbers)
 
 
-def _blockwise(target: Target, function, u: Array):  # noqa: ANN001, ANN202
+def _blockwise(target: Target, function: Callable[[Array], Any], u: Array) -> Any:
     block = _at_once(target)
     if block >= len(u):
         return over_batch(function, {"u": (u, (target.size,))})
