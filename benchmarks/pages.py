@@ -54,7 +54,7 @@ def choosing(record):
     rows = []
     for flow in flows:
         found = [list(record["cells"][n][flow].values()) for n in names]
-        seconds = median(c["seconds"] for cells in found for c in cells)
+        seconds = median(cells[0]["seconds"] for cells in found)
         rows.append([f"`{flow}`", *(_shown(cells, marks) for cells in found), f"{seconds:.0f} s"])
     best = {}
     for n in names:
@@ -74,8 +74,8 @@ flow, or where you need one direction to be fast.
 
 What follows is KL(q, p) in nats on five densities that integrate to 1 (so that it is minus the ELBO), after {setting["steps"]} steps of {setting["draws"]} draws
 with the default sizes of each flow; smaller is better. The error of a number from 10,000 draws is given where it is above {_NOISE}. \\* the verdict trusts the corrected draws
-only; † it trusts neither: a few draws in a long tail can do that where the KL is small. The last column is the median of the whole fit, compiling included. Seeds: {", ".join(map(str, setting["seeds"]))}; another seed may change
-the order of flows that are near each other.
+only; † it trusts neither: a few draws in a long tail can do that where the KL is small. KL: median over seeds {", ".join(map(str, setting["seeds"]))}; error and mark: the worst
+of them. The last column is the median of the whole fit, compiling included, at the first seed.
 
 {table(["flow", *names, "fit"], rows)}
 
