@@ -12,6 +12,7 @@ another seed. NUTS runs after every cell of posteriordb, cold and warm alike.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -33,7 +34,8 @@ COMPETITORS = {"posteriordb": ("thalweg", "NUTS")}
 """Those that run if nobody says which: others take long, and are asked for by `--methods`."""
 
 
-def _problems():
+def made_problems():
+    """Of the suite of that name, by their names."""
     from thalweg import problems as of
 
     made = [
@@ -61,7 +63,7 @@ def names(suite):
     from benchmarks import _gym, _posteriordb
 
     if suite == "problems":
-        return tuple(_problems())
+        return tuple(made_problems())
     return {"posteriordb": tuple(_posteriordb.MODELS), "regressions": _gym.REGRESSIONS, "gym": (*_gym.GYM, "pines")}[
         suite
     ]
@@ -74,7 +76,7 @@ def _load(suite, name):
     from benchmarks import _gym, _posteriordb
 
     if suite == "problems":
-        problem = _problems()[name]
+        problem = made_problems()[name]
         exact = problem.draw(np.random.default_rng(1), DRAWS[suite])
         return problem.target, lambda d: d["x"], exact.mean(0), exact.std(0), problem.log_evidence, problem
     if suite == "posteriordb":
@@ -123,6 +125,21 @@ def _exact(problem, posterior):
     # under p, 1 / w has mean 1 / Z: its effective share is the forward one
     eubo = float(ratio.mean()) - problem.log_evidence
     return {"EUBO": eubo, "forward effective share": _share(-ratio)}
+
+
+WITHOUT = "without "
+"""Before the name of a rung: the defaults less that one."""
+
+
+def _leave_out(rung):
+    """Climb without one rung, in this process."""
+    from thalweg.ladder import RUNGS, Climb
+
+    left = tuple(r for r in RUNGS if r.name != rung)
+    if len(left) == len(RUNGS):
+        raise SystemExit(f"benchmarks: `rung` must be one of {', '.join(r.name for r in RUNGS)}, got {rung}")
+    # `thalweg.infer` is the function
+    sys.modules["thalweg.infer"].Climb = functools.partial(Climb, rungs=left)
 
 
 def _infer(suite, name, seed, start):
@@ -212,7 +229,7 @@ def _plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _cell(method, suite, name, seed):
+def cell(method, suite, name, seed):
     """One cell, in a process of its own."""
     env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     command = [sys.executable, "-m", "benchmarks.accuracy", "--cell", method, suite, name, str(seed), str(time.time())]
@@ -233,7 +250,7 @@ def _run(suite, only, seeds, methods):
         for seed, method in itertools.product(seeds, methods):
             of = cells.setdefault(name, {}).setdefault(method, {})
             if str(seed) not in of:
-                of[str(seed)] = {**_cell(method, suite, name, seed), "commit": commit()}
+                of[str(seed)] = {**cell(method, suite, name, seed), "commit": commit()}
                 result = {"draws": DRAWS.get(suite, 10_000), "cells": cells}
                 write(f"accuracy-{suite}", ["thalweg", "jax", "jaxlib", "numpy", "numpyro"], result)
 
@@ -243,7 +260,10 @@ def main():
     if sys.argv[1:2] == ["--cell"]:
         method, suite, name, seed, start = sys.argv[2:]
         where = suite, name, int(seed), float(start)
-        out = _infer(*where) if method == "thalweg" else _compete(method, *where)
+        if method.startswith(WITHOUT):
+            _leave_out(method.removeprefix(WITHOUT))
+        ours = method == "thalweg" or method.startswith(WITHOUT)
+        out = _infer(*where) if ours else _compete(method, *where)
         print(json.dumps({k: _plain(v) for k, v in out.items()}))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

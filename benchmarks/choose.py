@@ -80,7 +80,7 @@ def main():
     import thalweg as tw
 
     path = (TRIED if QUICK else RESULTS) / "choose.json"
-    setting = {"steps": STEPS, "draws": 128, "seeds": list(SEEDS)}
+    setting = {"steps": STEPS, "draws": 128}
     before = json.loads(path.read_text()) if path.exists() else {}
     densities = _densities()
     cells = {k: v for k, v in before["cells"].items() if k in densities} if before.get("setting") == setting else {}

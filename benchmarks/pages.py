@@ -1,4 +1,4 @@
-"""`python -m benchmarks.pages`: docs/choosing-a-flow.md and docs/speed.md, with their figures, from the results.
+"""`python -m benchmarks.pages`: docs/choosing-a-flow.md, speed.md and accuracy.md, with their figures, from the results.
 
 Every number on them comes from `benchmarks/results`; none is typed in.
 """
@@ -65,6 +65,10 @@ def choosing(record):
         best[n] = [f for f in known if kl[f] - kl[first] <= 2 * math.hypot(error[f], error[first])]
     lines = [f"- {n}: {', '.join(f'`{f}`' for f in best[n])}" for n in names]
     setting = record["setting"]
+    seeds = sorted({seed for n in names for flow in flows for seed in record["cells"][n][flow]})
+    of_seeds = f"Of seeds {', '.join(seeds)} the median KL is shown, and the worst error and mark."
+    of_one = f"Seed {seeds[0]}: another may change the order of flows that are near each other, or trap one of them."
+    shown = of_seeds if len(seeds) > 1 else of_one
     return f"""# How to choose a flow
 
 *Made by `python -m benchmarks.pages` from `benchmarks/results/choose.json`.*
@@ -74,8 +78,8 @@ flow, or where you need one direction to be fast.
 
 What follows is KL(q, p) in nats on five densities that integrate to 1 (so that it is minus the ELBO), after {setting["steps"]} steps of {setting["draws"]} draws
 with the default sizes of each flow; smaller is better. The error of a number from 10,000 draws is given where it is above {_NOISE}. \\* the verdict trusts the corrected draws
-only; † it trusts neither: a few draws in a long tail can do that where the KL is small. KL: median over seeds {", ".join(map(str, setting["seeds"]))}; error and mark: the worst
-of them. The last column is the median of the whole fit, compiling included, at the first seed.
+only; † it trusts neither: a few draws in a long tail can do that where the KL is small. {shown}
+The last column is the median of the whole fit, compiling included, at the first seed.
 
 {table(["flow", *names, "fit"], rows)}
 
@@ -227,13 +231,72 @@ def _growth(record):
     return f"{table(head, rows)}\n\n{origin(record)}"
 
 
+_SUITES = {
+    "posteriordb": "Posteriors with reference draws",
+    "problems": "Exact answers",
+    "regressions": "Logistic regressions of known evidence",
+    "gym": "Inference Gym",
+}
+_MEASURES = {
+    "mean off, sd": ("mean error", max, ".3f"),
+    "log sd ratio": ("log sd ratio", max, ".3f"),
+    "k-hat": ("k-hat", max, ".2f"),
+    "log Z off": ("log Z error", lambda v: max(v, key=abs), "+.4f"),
+    "coverage": ("coverage", min, ".3f"),
+    "effective": ("effective", min, ",.0f"),
+    "evaluations": ("evaluations", median, ",.0f"),
+    "cold, s": ("cold seconds", median, ".1f"),
+    "warm, s": ("warm seconds", median, ".1f"),
+    "MB": ("memory MB", median, ".0f"),
+}
+"""Column -> what it is called in a cell, how seeds are summed up (the worst; the median of costs), how it is shown."""
+
+
+def accuracy():
+    """The page on whether the default is right, and knows it."""
+    parts = [
+        "# Is it right, and does it know?\n\n*Made by `python -m benchmarks.pages` from `benchmarks/results`.*\n\n`tw.infer(target)` with no settings, beside others on the same "
+        "density. Of several seeds errors are the worst and costs the median; a mean's error is in sd of the reference; \"trusted\" says how many of the seeds' verdicts were. "
+        "Cold is a whole process from Python's start to corrected draws, without compiled programs of before; warm a second fit in it."
+    ]
+    for suite, title in _SUITES.items():
+        record = read(f"accuracy-{suite}")
+        if record:
+            parts.append(f"## {title}\n\n{_suite(record['cells'])}\n\n{origin(record)}")
+    return "\n\n".join(parts) + "\n" if len(parts) > 1 else None
+
+
+def _suite(cells):
+    """A row for each problem and method; columns that nothing fills are left out."""
+    lines = [(name, method, list(of.values())) for name, methods in cells.items() for method, of in methods.items()]
+    rows = [[name, method, _trusted(found), *_measured(found)] for name, method, found in lines]
+    head = ["", "method", "trusted", *_MEASURES]
+    kept = [i for i, h in enumerate(head) if not h or any(row[i] for row in rows)]
+    return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
+
+
+def _trusted(found):
+    known = [c["ok"] for c in found if "ok" in c]
+    failed = sum("failed" in c for c in found)
+    words = [f"{sum(known)} of {len(known)}"] * bool(known) + [f"{failed} failed"] * bool(failed)
+    return ", ".join(words)
+
+
+def _measured(found):
+    for key, summed, shown in _MEASURES.values():
+        values = [c[key] for c in found if c.get(key) is not None]
+        yield format(summed(values), shown) if values else ""
+
+
 def main():
-    """Write both pages, as far as there are results."""
+    """Write the pages, as far as there are results."""
     DOCS.mkdir(exist_ok=True)
     choose = read("choose")
     if choose:
         (DOCS / "choosing-a-flow.md").write_text(choosing(choose))
     (DOCS / "speed.md").write_text(speed())
+    if page := accuracy():
+        (DOCS / "accuracy.md").write_text(page)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from thalweg._core import (
 )
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import FLOWS
-from thalweg.ladder import Budget, Climb, gaussian_rungs, turned
+from thalweg.ladder import Budget, Climb, fit_gaussians_each, turned
 from thalweg.posterior import Posterior, from_datatree
 from thalweg.run import Checkpoint, Evaluations, Limit, Progress
 from thalweg.targets import Starts, Target, describe_target, find_start
@@ -167,7 +167,7 @@ def prepare_each(
     if isinstance(flow, str) and len(good) == len(targets) and not targets[0].space.turns:
         # none of the keys of the climbs themselves
         key = jax.random.fold_in(keys[0], len(keys))
-        rungs = dict(enumerate(gaussian_rungs([b[0] for b in begun], [b[1] for b in begun], key, budget)))
+        rungs = dict(enumerate(fit_gaussians_each([b[0] for b in begun], [b[1] for b in begun], key, budget)))
 
     def finish(i: int) -> Posterior:
         if isinstance(begun[i], ValueError):

@@ -7,9 +7,9 @@ import pytest
 from jax.scipy.stats import norm
 
 import thalweg as tw
-from thalweg.ladder import Budget, gaussian_rungs
+from thalweg.ladder import Budget, fit_gaussians_each
+from thalweg.ladder._fits import fit_gaussians
 from thalweg.ladder._modes import Fitted, Mode
-from thalweg.ladder._rungs import gaussian_rung
 from thalweg.ladder._scout import send_scouts
 from thalweg.run import Limit, Progress
 from thalweg.targets import find_start
@@ -82,7 +82,7 @@ def test_more_modes_than_can_be_found_are_told_of():
 
     target = tw.from_function(log_density, {"x": tw.real(12)})
     budget = Budget(Limit.of(None), Progress(show=False), None)
-    _, rung = gaussian_rung(target, find_start(target, 0), jax.random.key(0), budget)
+    _, rung = fit_gaussians(target, find_start(target, 0), jax.random.key(0), budget)
     assert rung.missed is not None
     assert "ended in places that are left out" in rung.missed
 
@@ -116,7 +116,7 @@ def test_several_data_sets_at_once():
     targets = [target.replace_data(d) for d in data]
     starts = [find_start(t, i) for i, t in enumerate(targets)]
     budget = Budget(Limit.of(None), Progress(show=False), None)
-    first, folded, last = gaussian_rungs(targets, starts, jax.random.key(0), budget)
+    first, folded, last = fit_gaussians_each(targets, starts, jax.random.key(0), budget)
     assert folded is None
     for found, y in ((first, 0.7), (last, -1.5)):
         assert found is not None

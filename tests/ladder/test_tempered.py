@@ -8,8 +8,8 @@ from jax.scipy.stats import norm
 
 import thalweg as tw
 from thalweg import problems
+from thalweg.ladder._fits import Budget
 from thalweg.ladder._modes import Fitted, Mode
-from thalweg.ladder._rungs import Budget
 from thalweg.ladder._tempered import temper
 from thalweg.run import Limit, Progress
 

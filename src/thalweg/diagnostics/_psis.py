@@ -7,7 +7,6 @@ that of Zhang and Stephens (2009), "A new and efficient estimation method for th
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
 from thalweg._core import requirement
 from thalweg.diagnostics._weights import as_log_weights, normalised
@@ -158,7 +157,7 @@ def fit_pareto(excess: np.ndarray) -> ParetoFit:
         shapes = np.mean(np.log1p(-grid[:, None] * excess), axis=1)
         profile = count * (np.log(-grid / shapes) - shapes - 1.0)
         profile = np.where(np.isfinite(profile), profile, -np.inf)
-        grid_weights = np.exp(profile - logsumexp(profile))
+        grid_weights = np.exp(profile - np.logaddexp.reduce(profile))
         kept = grid_weights >= 10 * np.finfo(float).eps
         rate = np.sum(grid[kept] * grid_weights[kept]) / np.sum(grid_weights[kept])
         shape = np.mean(np.log1p(-rate * excess))

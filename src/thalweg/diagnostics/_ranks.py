@@ -8,7 +8,6 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binom
 
 from thalweg._core import check_positive_int, requirement
 
@@ -49,6 +48,8 @@ def ecdf_band(n: int, level: float = 0.95) -> EcdfBand:
     n = check_positive_int("n", n)
     if not 0 < level < 1:
         raise ValueError(requirement("level", "lie between 0 and 1", level))
+    from scipy.stats import binom  # 0.6 s, which `import thalweg` shall not cost
+
     at, smallest = _null(n)
     gamma = np.quantile(smallest, 1 - level)
     return EcdfBand(at, binom.ppf(gamma / 2, n, at) / n, binom.ppf(1 - gamma / 2, n, at) / n)
@@ -79,6 +80,8 @@ def _grid(n: int) -> np.ndarray:
 @functools.lru_cache(maxsize=8)
 def _tails(n: int) -> np.ndarray:
     """[point, count] -> the two-sided chance of a count as far out, (k, n + 1)."""
+    from scipy.stats import binom  # 0.6 s, which `import thalweg` shall not cost
+
     at, counts = _grid(n)[:, None], np.arange(n + 1)
     return 2 * np.minimum(binom.cdf(counts, n, at), binom.sf(counts - 1, n, at))
 

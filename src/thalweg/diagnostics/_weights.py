@@ -1,7 +1,6 @@
 """The one check and the one normalisation of log weights."""
 
 import numpy as np
-from scipy.special import logsumexp
 
 from thalweg._core import requirement
 
@@ -29,4 +28,4 @@ def as_log_weights(log_weights: np.ndarray) -> np.ndarray:
 
 def normalised(log_weights: np.ndarray) -> np.ndarray:
     """Log weights shifted so that the weights sum to one."""
-    return log_weights - logsumexp(log_weights)
+    return log_weights - np.logaddexp.reduce(log_weights)

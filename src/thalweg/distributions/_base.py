@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import gammainccinv, gammaincinv, ndtr
 
 from thalweg._core import Array, PRNGKeyArray, Scalar, Shape, register, requirement
 from thalweg.distributions._distribution import AbstractDistribution
@@ -69,6 +68,8 @@ def _log_chi_squared_polynomial(nu: float) -> tuple[float, ...]:
 
     It is smooth: from nu = 30 on degree 10 is exact to 1e-9, at nu = 2 degree 40.
     """
+    from scipy.special import gammainccinv, gammaincinv, ndtr  # 0.2 s, which `import thalweg` shall not cost
+
     nodes = np.cos(np.pi * (np.arange(201) + 0.5) / 201)
     below, above = (2 * f(nu / 2, ndtr(s * _REACH * nodes)) for f, s in ((gammaincinv, 1), (gammainccinv, -1)))
     exact = np.log(np.where(nodes < 0, below, above) / nu)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import logsumexp
 
 from thalweg._core import PRNGKeyArray, numpy_rng
 from thalweg.distributions import AbstractSampler
@@ -85,7 +84,7 @@ class Fitted(NamedTuple):
 
     def log_density(self, u: np.ndarray) -> np.ndarray:
         """What they make of the target together: the log of the sum of exp(ELBO) times the Gaussians, at rows."""
-        return logsumexp([e + g.log_prob(u) for g, e in zip(self.gaussians, self.elbo, strict=True)], axis=0)
+        return np.logaddexp.reduce([e + g.log_prob(u) for g, e in zip(self.gaussians, self.elbo, strict=True)], axis=0)
 
     def modes(self, at_most: float = NATS) -> "Fitted":
         """The best, and those that hold mass of their own and are about as good (5 nats), the best first.
@@ -109,8 +108,8 @@ class Fitted(NamedTuple):
             if self._left_out(int(k), which) > LEFT_OUT:
                 which.append(int(k))
         own = self.elbo[which]
-        total = logsumexp(own)
-        rest = [logsumexp(own[i:]) - total for i in range(len(own))]
+        total = np.logaddexp.reduce(own)
+        rest = [np.logaddexp.reduce(own[i:]) - total for i in range(len(own))]
         kept = [i for i in range(len(own)) if own[i] >= own[0] - at_most or rest[i] > np.log(_LEAST_TOGETHER)]
         return self.chosen([which[i] for i in kept])
 

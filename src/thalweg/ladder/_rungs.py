@@ -1,262 +1,226 @@
-"""The rungs: a Gaussian, then a flow on top of it; each says what it did."""
+"""The rungs, lowest first: when each is climbed, what it does, and when it is enough."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import abc
+from typing import ClassVar
 
 import numpy as np
-from jax.sharding import Mesh
 
 from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
-from thalweg.distributions import AbstractSampler
-from thalweg.fit import Fit, GaussianFit, GaussianState
-from thalweg.flows import tail_degrees_of_freedom
-from thalweg.ladder._modes import NATS, Fitted, Mode
-from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send_scouts_each, unseen
-from thalweg.objectives import ReverseKL
-from thalweg.run import Checkpoint, Limit, Progress, Status, run
-from thalweg.targets import Stack, Starts, Target, log_density_of_rows
-
-_N_STARTS, _WIDEST, _WIDER = 3, 10.0, 3.0
-_ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 60, 6
-_MOST_IDLE_ALONE = 2
-"""Gaussians fitted elsewhere at once, at first and where there are more modes than one; the most modes, rounds, and
-rounds in a row that find none, at last where there is one mode."""
-_FEWEST, _FEWEST_INSIDE = 100, 0.1
-"""Draws by which a start's ELBO is judged; the share of them where there is density."""
-_ENDS, _WORSE = 20, 1.0
-"""A flow whose last steps' median ELBO is this many nats below that of its first ones is dropped."""
+from thalweg.distributions import Mixture
+from thalweg.fit import Fit
+from thalweg.flows import make_flow
+from thalweg.ladder._ascent import FURTHER_STEPS, STEPS, Ascent, Look, is_good
+from thalweg.ladder._fits import Reached, fit_flow, gaussian_weights
+from thalweg.ladder._mixture import weigh_components
+from thalweg.ladder._tempered import temper
+from thalweg.objectives import ForwardKL
+from thalweg.posterior import Posterior, metric_of
 
 
-class Budget(NamedTuple):
-    """What bounds a rung and where it speaks.
+class AbstractRung(abc.ABC):
+    """One way to a posterior.
 
     Attributes:
-        limit: what it may use up.
-        progress: the bar.
-        checkpoint: where the state is kept, or None.
+        name: for the record of what each is worth.
     """
 
-    limit: Limit
-    progress: Progress
-    checkpoint: Checkpoint | None
+    name: ClassVar[str]
 
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is left."""
-        return self.limit.is_over
+    @abc.abstractmethod
+    def is_due(self, ascent: Ascent) -> bool:
+        """Whether to climb it, since nothing below was enough."""
+
+    @abc.abstractmethod
+    def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
+        """The posterior, or None where it is not worth keeping. Says in `ascent` what was done."""
+
+    def is_enough(self, posterior: Posterior) -> bool:
+        """Whether to stop here."""
+        return posterior.verdict.ok
 
 
-class Rung(NamedTuple):
-    """What a rung leaves.
+class BestGaussian(AbstractRung):
+    """The best full-rank Gaussian, twice looked at: one lucky set of weights is not enough."""
 
-    Attributes:
-        flow: the distribution it reached.
-        history: "elbo" and "good", one number a step.
-        sentence: what was done.
-        failed: a sentence where the fit failed, else None.
-        missed: a sentence where there are modes that nothing was fitted to, else None.
+    name = "Gaussian"
+
+    def is_due(self, ascent: Ascent) -> bool:
+        """Unless there are modes apart."""
+        return not ascent.has_modes
+
+    def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
+        """Weigh it, by NumPy first: most that are not good are seen so in a moment."""
+        look = Look.at(gaussian_weights(ascent.target, ascent.modes.gaussians[0], numpy_rng(key)))
+        if not look.is_good and not ascent.budget.is_over:
+            ascent.add(str(look))
+            return None
+        ascent.alone = ascent.finish(ascent.best_gaussian())
+        if is_good(ascent.alone) or ascent.budget.is_over:
+            return ascent.alone
+        return ascent.drop(ascent.alone)
+
+    def is_enough(self, posterior: Posterior) -> bool:
+        """Good weights."""
+        return is_good(posterior)
+
+
+class Flow(AbstractRung):
+    """A flow on top of the best Gaussian, by path gradients; for longer where its weights are not good."""
+
+    name = "flow"
+
+    def is_due(self, ascent: Ascent) -> bool:
+        """Unless there are modes that it would not find."""
+        unseen = ascent.alone is not None and ascent.alone.verdict.missed_mode and ascent.modes.far
+        return not ascent.has_modes and not unseen
+
+    def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
+        """Fit it."""
+        start_key, fit_key = split_on_host(key, 2)
+        parameters = ascent.modes.gaussians[0].parameters
+        start = make_flow(ascent.richer, ascent.target.size, **parameters, seed=start_key)
+        return ascent.fit(start, ascent.richer, fit_key)
+
+
+class Chains(AbstractRung):
+    """Markov chains that go on from a flow (`Posterior.refine`).
+
+    Args:
+        after: the rungs whose flows they may go on from.
     """
 
-    flow: Any
-    history: dict[str, np.ndarray]
-    sentence: str
-    failed: str | None = None
-    missed: str | None = None
+    name = "chains"
+
+    def __init__(self, *after: type[AbstractRung]) -> None:
+        self._after = {rung.name for rung in after}
+
+    def is_due(self, ascent: Ascent) -> bool:
+        """Where weights cannot be trusted; chains begun at a flow's draws do not find a mode that it leaves out."""
+        flow = ascent.best(self._after)
+        return flow is not None and not flow.verdict.missed_mode and flow.log_weights is not None
+
+    def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
+        """Run them; kept if they are trusted."""
+        flow, budget = ascent.best(self._after), ascent.budget
+        if flow is None:
+            return None
+        refined = flow.refine(seed=key, budget=budget.limit, progress=budget.progress)
+        ascent.say(refined.steps_taken[-1])
+        return refined if refined.verdict.ok else ascent.drop(refined)
 
 
-def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generator, n: int = 1000) -> np.ndarray:
-    """The ELBO of each start's Gaussian, from the same standard draws, n in all.
+class GaussianEachMode(AbstractRung):
+    """A mixture of Gaussians, one a mode, weights by importance."""
 
-    Of one that reaches beyond a wall, where the density is 0, that of the Gaussian cut off there.
-    """
-    loc, tril = state.loc, state.scale_tril
-    k, d = loc.shape
-    z = rng.standard_normal((max(n // k, _FEWEST), d))
-    u = loc[:, None] + np.einsum("sj,kij->ksi", z, tril)
-    log_p = log_density_of_rows(target, u.reshape(-1, d)).reshape(k, -1)
-    log_q = -0.5 * (z**2).sum(1) - 0.5 * d * np.log(2 * np.pi)
-    log_scale = np.log(np.diagonal(tril, axis1=1, axis2=2)).sum(1)
-    inside = ~np.isneginf(log_p)
-    share = np.maximum(inside.mean(1), 1 / log_p.shape[1])
-    elbo = np.where(inside, log_p - log_q, 0).mean(1) / share + np.log(share) + log_scale
-    return np.where(inside.mean(1) >= _FEWEST_INSIDE, elbo, -np.inf)
+    name = "mixture of Gaussians"
 
+    def is_due(self, ascent: Ascent) -> bool:
+        """Where there are modes."""
+        return len(ascent.modes.elbo) > 1
 
-def gaussian_rung(
-    target: Target, starts: Starts, key: PRNGKeyArray, budget: Budget, *, steps: int = 500
-) -> tuple[Fitted, Rung]:
-    """Fit a full-rank Gaussian from every start, the first carefully, boldly and from wide, and keep the best ELBO.
+    def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
+        """Weigh the parts, then the whole."""
+        parts = [make_flow("gaussian", ascent.target.size, **m.parameters) for m in ascent.modes.gaussians]
+        mixture = weigh_components(Mixture(parts), ascent.target, key)
+        ascent.say(f"a mixture of {len(parts)} Gaussians, one a mode, weights by importance")
+        return ascent.finish(ascent.gaussian._replace(flow=mixture))
 
-    Then from places uphill of many other points, where there are such that the best one does not reach; where those end
-    in other modes, from more such places, until no scout finds another. By all rows of the data: that is no more than
-    the weights will ask for, and its steps have no noise at the end.
-
-    Returns:
-        (the modes that starts ended in, the best first; what was done, its flow None).
-    """
-    fit_key, judge_key, else_key, *last_keys = split_on_host(key, 7)
-
-    def fit(
-        process: GaussianFit, state: GaussianState, name: str, fit_key: PRNGKeyArray, judge_key: PRNGKeyArray
-    ) -> tuple[Any, Fitted]:
-        bounds = {"progress": budget.progress, "checkpoint": budget.checkpoint, "limit": budget.limit}
-        result = run(process, state, fit_key, steps=steps, name=name, **bounds)
-        return result, _judged(target, result.state, judge_key)
-
-    process, careful = GaussianFit(target), GaussianFit(target, all_careful=True)
-    result, fitted = fit(
-        process, process.init(_first(starts), starts.scale_tril, widest=_WIDEST), "Gaussian start", fit_key, judge_key
-    )
-    modes, tried, idle = fitted.modes(), np.empty((0, target.size)), 0
-    scouts = None if budget.is_over else send_scouts(target, starts.points)
-    for i, round_key in enumerate(split_on_host(else_key, _MOST_ROUNDS)):
-        most_idle = _MOST_IDLE if modes.far else _MOST_IDLE_ALONE
-        if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle >= most_idle:
-            break
-        scout_key, fit_key, judge_key = split_on_host(round_key, 3)
-        # lower ends would hold next to nothing, were they three times as wide each way as the widest mode
-        least = modes.elbo[0] - NATS - modes.log_volumes(target).max() - target.size * np.log(_WIDER)
-        further = scouts.elsewhere(modes, _MORE_ELSEWHERE if modes.far else _ELSEWHERE, tried, least)
-        before = len(modes.elbo)
-        if len(further):
-            _, more = fit(careful, careful.init(further), f"Gaussian elsewhere {i + 1}", fit_key, judge_key)
-            fitted, tried = fitted.joined(more), np.concatenate([tried, further])
-            modes = fitted.modes()
-        elif modes.far or len(scouts.left_out(modes)):
-            scouts = send_scouts_between(target, modes, scouts.ends[np.isfinite(scouts.log_p)], numpy_rng(scout_key))
-        else:
-            break
-        idle = idle + 1 if len(modes.elbo) == before else 0
-    missed = None
-    if modes.far and scouts is not None:
-
-        def fit_left(points: np.ndarray, *keys: PRNGKeyArray) -> Fitted:
-            return fit(careful, careful.init(points), "Gaussian, left", *keys)[1]
-
-        fitted, missed = _look_at_the_rest(scouts, fitted, tried, fit_left, last_keys)
-        modes = fitted.modes()
-    done = len(result.history["elbo"])
-    sentence = (
-        f"full-rank Gaussian: ELBO {fitted.elbo.max():.2f} after {done} steps, the best of {len(fitted.elbo)} fits"
-    )
-    if modes.far:
-        sentence += f", which ended in {len(modes.elbo)} modes"
-    return modes, Rung(None, result.history, sentence, missed=missed)
+    def is_enough(self, posterior: Posterior) -> bool:
+        """Good weights."""
+        return is_good(posterior)
 
 
-def gaussian_rungs(
-    targets: Sequence[Target], starts: Sequence[Starts], key: PRNGKeyArray, budget: Budget, *, steps: int = 500
-) -> list[tuple[Fitted, Rung] | None]:
-    """`gaussian_rung` for targets that differ in the numbers of their data, the fits and the scouts of all at once.
+class FlowEachMode(AbstractRung):
+    """A mixture of flows, each fitted on top of a mode's Gaussian."""
 
-    None for those where it would not be done yet: a scout found a place that the best Gaussian does not reach.
-    """
-    stack = Stack(targets)
-    fit_key, *judge_keys = split_on_host(key, 1 + len(targets))
-    process = GaussianFit(stack)
-    each = [process.init(_first(s), s.scale_tril, widest=_WIDEST) for s in starts]
-    loc, tril = (np.concatenate([getattr(e, k) for e in each]) for k in ("loc", "scale_tril"))
-    state = each[0]._replace(loc=loc, scale_tril=tril)
-    bounds = {"progress": budget.progress, "limit": budget.limit}
-    result = run(process, state, fit_key, steps=steps, name="Gaussian starts", **bounds)
-    scouts = send_scouts_each(stack, [s.points for s in starts])
-    done, k, found = len(result.history["elbo"]), len(loc) // len(targets), []
-    for i, (target, seen, judge_key) in enumerate(zip(targets, scouts, judge_keys, strict=True)):
-        own = result.state._replace(**{n: getattr(result.state, n)[i * k : (i + 1) * k] for n in ("loc", "scale_tril")})
-        modes = _judged(target, own, judge_key).modes()
-        sentence = f"full-rank Gaussian: ELBO {modes.elbo.max():.2f} after {done} steps, the best of {k} fits"
-        alone = not modes.far and not len(seen.left_out(modes))
-        found.append((modes, Rung(None, result.history, sentence)) if alone else None)
-    return found
+    name = "mixture of flows"
+    most: ClassVar[int] = 8
+    """Fitted one by one; beyond, one flow learns all modes."""
 
+    def is_due(self, ascent: Ascent) -> bool:
+        """Where there are a few modes: flows on top of some do not make up for others."""
+        return 1 < len(ascent.modes.elbo) <= self.most and not ascent.gaussian.missed
 
-def _first(starts: Starts) -> np.ndarray:
-    """Where the first fits begin: carefully, boldly, carefully, boldly, and from wide."""
-    some = np.resize(starts.points, (_N_STARTS, starts.points.shape[1]))
-    return np.concatenate([starts.points[:1], some, starts.points[:1]])
+    def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
+        """Fit each, weigh them, then the whole."""
+        modes, size = ascent.modes.gaussians, ascent.target.size
+        weigh_key, start_key, *flow_keys = split_on_host(key, len(modes) + 2)
+        name, process, each = ascent.richer, ascent.process(), []
+        steps = ascent.settings["steps"] or STEPS
+        for k, (mode, flow_key) in enumerate(zip(modes, flow_keys, strict=True)):
+            start = make_flow(name, size, **mode.parameters, seed=start_key)
+            each.append(fit_flow(process, start, f"{name}, mode {k + 1}", flow_key, ascent.budget, steps=steps))
+        mixture = weigh_components(Mixture([r.flow for r in each]), ascent.target, weigh_key)
+        ascent.say(f"a mixture of {len(modes)} flows {name}, each fitted from a mode's Gaussian, weights by importance")
+        history = {k: np.concatenate([r.history[k] for r in each]) for k in each[0].history}
+        failed = next((r.failed for r in each if r.failed), None)
+        return ascent.finish(Reached(mixture, history, ascent.steps_taken[-1], failed))
 
 
-def _judged(target: Target, state: GaussianState, key: PRNGKeyArray) -> Fitted:
-    elbo = _elbo_of_starts(target, state, numpy_rng(key))
-    gaussians = [Mode(*one) for one in zip(state.loc, state.scale_tril, strict=True)]
-    return Fitted(gaussians, np.where(np.isnan(elbo), -np.inf, elbo))
+class Particles(AbstractRung):
+    """A flow that learns from particles led to all modes; where that is not enough, it settles by reverse KL."""
+
+    name = "particles"
+    most_parameters: ClassVar[int] = 200
+    """Of more their own covariance says too little."""
+    steps: ClassVar[int] = 2000
+    a_step: ClassVar[int] = 512
+    learning_rate: ClassVar[float] = 5e-3
+    slower: ClassVar[float] = 0.2
+    """Of the learning; and how much slower the flow settles: it covers all modes, and should not lose them."""
+
+    def is_due(self, ascent: Ascent) -> bool:
+        """Where there are modes."""
+        return len(ascent.modes.elbo) > 1 and ascent.target.size <= self.most_parameters
+
+    def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
+        """Lead particles, learn from them, settle."""
+        particle_key, start_key, learn_key, settle_key = split_on_host(key, 4)
+        size, budget, steps = ascent.target.size, ascent.budget, ascent.settings["steps"]
+        particles, sentence = temper(ascent.target, ascent.modes, particle_key, budget)
+        ascent.say(sentence)
+        tril = metric_of(particles, np.full(len(particles), 1 / len(particles)))
+        start = make_flow("spline", size, loc=particles.mean(0), scale_tril=tril, seed=start_key)
+        learning = Fit(ForwardKL(particles, batch_size=self.a_step), learning_rate=self.learning_rate)
+        name, many = "spline, from particles", steps or self.steps
+        reached = fit_flow(learning, start, name, learn_key, budget, steps=many, quantity="mean log q")
+        ascent.say(reached.sentence)
+        learnt = ascent.finish(reached)
+        if learnt.verdict.ok or budget.is_over:
+            return learnt
+        process, many = ascent.process(slower=self.slower), steps or FURTHER_STEPS
+        reached = fit_flow(process, reached.flow, "spline, settling", settle_key, budget, steps=many)
+        ascent.say(reached.sentence)
+        # that may lose a mode again
+        settled = ascent.finish(reached)
+        return settled if settled.verdict.ok or settled.verdict.ess > learnt.verdict.ess else learnt
 
 
-def _look_at_the_rest(
-    scouts: Scouts, fitted: Fitted, tried: np.ndarray, fit: Callable[..., Fitted], keys: list[PRNGKeyArray]
-) -> tuple[Fitted, str | None]:
-    """Twice, fit some of the ends that were not tried: (all fits, a sentence where others may hold much mass)."""
-    missed = None
-    for round_keys in (keys[:2], keys[2:]):
-        modes = fitted.modes()
-        left = scouts.elsewhere(modes, len(scouts.ends), tried)
-        if not len(left):
-            return fitted, None
-        some = left[:: -(-len(left) // _MORE_ELSEWHERE)]
-        sample = fit(some, *round_keys)
-        # on a ridge a scout stops anywhere, and what is fitted there is a part of what is known
-        held = np.where(sample.not_in(fitted), sample.elbo, -np.inf)
-        missed = unseen(scouts, modes, fitted.small, left, held)
-        fitted, tried = fitted.joined(sample), np.concatenate([tried, some])
-    return fitted, missed
+class GaussianAgain(AbstractRung):
+    """The best Gaussian, weighed once more: a flow can be worse than what it began as."""
+
+    name = "Gaussian again"
+
+    def is_due(self, ascent: Ascent) -> bool:
+        """Where nothing else was trusted."""
+        return not ascent.has_modes and not any(p.verdict.ok for p in ascent.found.values())
+
+    def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
+        """Weigh it."""
+        if ascent.alone is None:
+            ascent.add("nothing is trusted so far, so the Gaussian was weighed again")
+            ascent.alone = ascent.finish(ascent.best_gaussian())
+        return ascent.alone if is_good(ascent.alone) or not ascent.found else None
 
 
-def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n: int = 10_000) -> np.ndarray | None:
-    """Log importance weights, up to a constant, of the flow "gaussian", without compiling it; None if one is NaN."""
-    d, nu = target.size, tail_degrees_of_freedom(target.size)
-    z = rng.standard_normal((n, d)) * np.sqrt(nu / rng.chisquare(nu, (n, 1)))
-    log_q = -0.5 * (nu + d) * np.log1p((z**2).sum(1) / nu)
-    log_p = log_density_of_rows(target, gaussian.loc + z @ gaussian.scale_tril.T).astype(float)
-    log_weights = log_p - log_q
-    return None if np.isnan(log_weights).any() or not np.isfinite(log_weights.max()) else log_weights
-
-
-def flow_process(
-    target: Target, *, learning_rate: float, n_draws: int, batch_size: int | None, mesh: Mesh | None
-) -> Fit:
-    """The fit of a flow by path gradients of the reverse KL."""
-    objective = ReverseKL(target, n_draws, path=True, batch_size=batch_size, mesh=mesh)
-    return Fit(objective, learning_rate=learning_rate)
-
-
-def flow_rung(
-    process: Fit,
-    flow: AbstractSampler,
-    name: str,
-    key: PRNGKeyArray,
-    budget: Budget,
-    *,
-    steps: int,
-    quantity: str = "ELBO",
-) -> Rung:
-    """Fit a flow; `quantity` is what the objective calls "elbo"."""
-    result = run(
-        process,
-        process.init(flow),
-        key,
-        steps=steps,
-        name=f"flow {name}",
-        progress=budget.progress,
-        checkpoint=budget.checkpoint,
-        limit=budget.limit,
-        quantity=quantity,
-    )
-    elbo = result.history["elbo"]
-    skipped = int(result.state.n_bad)
-    sentence = f"flow {name}: {quantity} {_recent(elbo):.2f} after {len(elbo)} steps; {result.status}"
-    if skipped:
-        sentence += f"; {skipped} steps were not finite and were skipped"
-    failed = str(result.status) if result.status is Status.DIVERGED else None
-    if _middle(elbo[-_ENDS:]) < _middle(elbo[:_ENDS]) - _WORSE:
-        return Rung(flow, result.history, f"{sentence}; it ended below its start, which is kept", failed)
-    return Rung(result.state.model, result.history, sentence, failed)
-
-
-def _recent(elbo: np.ndarray) -> float:
-    last = elbo[-50:]
-    return float(np.mean(last[np.isfinite(last)])) if np.isfinite(last).any() else np.nan
-
-
-def _middle(elbo: np.ndarray) -> float:
-    finite = elbo[np.isfinite(elbo)]
-    return float(np.median(finite)) if len(finite) else -np.inf
+RUNGS: tuple[AbstractRung, ...] = (
+    BestGaussian(),
+    Flow(),
+    Chains(Flow),
+    GaussianEachMode(),
+    FlowEachMode(),
+    Chains(FlowEachMode),
+    Particles(),
+    Chains(Particles),
+    GaussianAgain(),
+)

@@ -5,11 +5,10 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import brentq
 
 from thalweg._core import PRNGKeyArray, key_words, numpy_rng, split_on_host
+from thalweg.ladder._fits import Budget
 from thalweg.ladder._modes import Fitted
-from thalweg.ladder._rungs import Budget
 from thalweg.ladder._scout import send_scouts
 from thalweg.posterior import metric_of
 from thalweg.run import AbstractProcess, RunResult, Status, run
@@ -145,6 +144,8 @@ def _weights(log_weights: np.ndarray) -> np.ndarray:
 
 def _next_part(gain: np.ndarray, left: float) -> float:
     """The part of the way that leaves the share of the particles effective, at most what is left of it."""
+    from scipy.optimize import brentq  # 0.1 s, which `import thalweg` shall not cost
+
     gain = gain[np.isfinite(gain)]
 
     def kept(part: float) -> float:

@@ -1,0 +1,167 @@
+"""A climb while it lasts: what the rungs see of it, and what they do alike."""
+
+import dataclasses
+import math
+from collections.abc import Collection
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from thalweg._core import PRNGKeyArray, ahead, split_on_host
+from thalweg.diagnostics import all_but_even, importance_ess, psis
+from thalweg.distributions import AbstractSampler
+from thalweg.fit import Fit
+from thalweg.flows import make_flow
+from thalweg.ladder._fits import Budget, Reached, fit_flow, flow_process
+from thalweg.ladder._modes import Fitted, missed_mode
+from thalweg.posterior import Posterior, make_posterior, rehearse
+from thalweg.targets import Target
+
+STEPS, FURTHER_STEPS = 500, 2500
+_GOOD_KHAT, _GOOD_SHARE = 0.5, 0.5
+"""A Gaussian whose weights are this good needs no flow; a flow that is trusted, with this share, no further steps."""
+_FAIR_KHAT, _LARGE_SHARE = 0.7, 0.9
+"""Nor does one whose weights are this even: what a heavier tail may add is little."""
+
+
+class Look(NamedTuple):
+    """What raw weights say: k-hat, the effective share of the draws, whether they are all but even."""
+
+    khat: float
+    share: float
+    even: bool
+
+    @classmethod
+    def at(cls, log_weights: np.ndarray | None) -> "Look":
+        """At the weights of one set of draws."""
+        if log_weights is None:
+            return cls(np.inf, 0.0, even=False)
+        ess = importance_ess(log_weights)
+        return cls(psis(log_weights).khat, ess / len(log_weights), all_but_even(log_weights))
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing richer is needed."""
+        light = self.khat < _GOOD_KHAT and self.share > _GOOD_SHARE
+        return self.even or light or (self.khat < _FAIR_KHAT and self.share > _LARGE_SHARE)
+
+    def __str__(self) -> str:
+        return f"its weights ask for more (k-hat {self.khat:.2f}, {self.share:.0%} of the draws effective)"
+
+
+def is_good(posterior: Posterior) -> bool:
+    """Trusted, with weights that nothing richer need improve."""
+    return posterior.verdict.ok and Look.at(posterior.log_weights).is_good
+
+
+@dataclasses.dataclass
+class Ascent:
+    """What is known so far.
+
+    Attributes:
+        target: the log density.
+        settings: what decides the result: "flow", "steps" (None: as many as needed), "n_draws", "learning_rate",
+            "batch_size", "dtype".
+        budget: what bounds it.
+        mesh: devices, or None.
+        weigh_key: for the draws that are weighed.
+        modes: the Gaussians that starts ended in, the best first.
+        gaussian: what their fits left.
+        steps_taken: what was done, in sentences.
+        found: the posteriors that rungs reached, by their names, in order; none of them was enough.
+        alone: the best Gaussian's posterior, where it was weighed in full.
+    """
+
+    target: Target
+    settings: dict[str, Any]
+    budget: Budget
+    mesh: Mesh | None
+    weigh_key: PRNGKeyArray
+    modes: Fitted
+    gaussian: Reached
+    steps_taken: list[str] = dataclasses.field(default_factory=list)
+    found: dict[str, Posterior] = dataclasses.field(default_factory=dict)
+    alone: Posterior | None = None
+
+    @cached_property
+    def has_modes(self) -> bool:
+        """Whether starts ended in places of their own, which a flow on top of one would not find."""
+        return self.modes.are_apart(self.target)
+
+    @property
+    def richer(self) -> str:
+        """The flow on top of a Gaussian; a coupling of one coordinate has nothing to see: only the spline bends it."""
+        return "spline" if self.target.size == 1 else "realnvp"
+
+    def say(self, sentence: str) -> None:
+        """What was done."""
+        self.steps_taken.append(sentence)
+
+    def add(self, why: str) -> None:
+        """To what was said last."""
+        self.steps_taken[-1] += f"; {why}"
+
+    def drop(self, posterior: Posterior) -> None:
+        """Say why one is not enough."""
+        verdict = posterior.verdict
+        self.add(str(Look.at(posterior.log_weights)) if verdict.ok else f"not trusted: {'; '.join(verdict.reasons)}")
+
+    def best(self, names: Collection[str] | None = None) -> Posterior | None:
+        """Of what these rungs found, or all: a trusted one, then the one with the most effective draws."""
+        some = [p for name, p in self.found.items() if names is None or name in names]
+        return max(some, key=lambda p: (p.verdict.ok, p.verdict.ess), default=None)
+
+    def closed(self, posterior: Posterior) -> Posterior:
+        """With all that was done to reach it, kept or not."""
+        return dataclasses.replace(posterior, steps_taken=tuple(self.steps_taken))
+
+    def process(self, *, slower: float = 1.0) -> Fit:
+        """The fit of a flow, by the settings."""
+        rows = self.settings["batch_size"]
+        # Adam's steps are as long in noise as in signal, and the rows left out are noise
+        share = 1.0 if rows is None else min(1.0, rows / self.target.n_rows)
+        return flow_process(
+            self.target,
+            learning_rate=slower * self.settings["learning_rate"] * math.sqrt(share),
+            n_draws=self.settings["n_draws"],
+            batch_size=rows,
+            mesh=self.mesh,
+        )
+
+    def fit(self, start: AbstractSampler, name: str, key: PRNGKeyArray) -> Posterior:
+        """Fit a flow; further where nobody said how long, and its weights are not good."""
+        first_key, second_key = split_on_host(key, 2)
+        process = self.process()
+        rehearsed = ahead(lambda: rehearse(start, self.target))
+        reached = fit_flow(process, start, name, first_key, self.budget, steps=self.settings["steps"] or STEPS)
+        rehearsed()
+        self.say(reached.sentence)
+        posterior = self.finish(reached)
+        if is_good(posterior) or self.settings["steps"] or reached.failed or self.budget.is_over:
+            return posterior
+        more = fit_flow(process, reached.flow, f"{name}, further", second_key, self.budget, steps=FURTHER_STEPS)
+        history = {k: np.concatenate([reached.history[k], more.history[k]]) for k in reached.history}
+        self.say(more.sentence)
+        return self.finish(more._replace(history=history))
+
+    def finish(self, reached: Reached) -> Posterior:
+        """Weigh what was reached, and judge it."""
+        return make_posterior(
+            reached.flow,
+            self.target,
+            seed=self.weigh_key,
+            dtype=self.settings["dtype"],
+            trace={"step": np.arange(len(reached.history["elbo"])), "elbo": reached.history["elbo"]},
+            settings=self.settings,
+            steps_taken=tuple(self.steps_taken),
+            failed=reached.failed,
+            missed_mode=reached.missed or missed_mode(self.target, reached.flow, self.modes, self.weigh_key),
+        )
+
+    def best_gaussian(self) -> Reached:
+        """The best Gaussian as a flow."""
+        return self.gaussian._replace(
+            flow=make_flow("gaussian", self.target.size, **self.modes.gaussians[0].parameters)
+        )

@@ -1,0 +1,262 @@
+"""What rungs fit: Gaussians from many starts, and flows; each fit says what it did."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
+from thalweg.distributions import AbstractSampler
+from thalweg.fit import Fit, GaussianFit, GaussianState
+from thalweg.flows import tail_degrees_of_freedom
+from thalweg.ladder._modes import NATS, Fitted, Mode
+from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send_scouts_each, unseen
+from thalweg.objectives import ReverseKL
+from thalweg.run import Checkpoint, Limit, Progress, Status, run
+from thalweg.targets import Stack, Starts, Target, log_density_of_rows
+
+_N_STARTS, _WIDEST, _WIDER = 3, 10.0, 3.0
+_ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 60, 6
+_MOST_IDLE_ALONE = 2
+"""Gaussians fitted elsewhere at once, at first and where there are more modes than one; the most modes, rounds, and
+rounds in a row that find none, at last where there is one mode."""
+_FEWEST, _FEWEST_INSIDE = 100, 0.1
+"""Draws by which a start's ELBO is judged; the share of them where there is density."""
+_ENDS, _WORSE = 20, 1.0
+"""A flow whose last steps' median ELBO is this many nats below that of its first ones is dropped."""
+
+
+class Budget(NamedTuple):
+    """What bounds a fit and where it speaks.
+
+    Attributes:
+        limit: what it may use up.
+        progress: the bar.
+        checkpoint: where the state is kept, or None.
+    """
+
+    limit: Limit
+    progress: Progress
+    checkpoint: Checkpoint | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left."""
+        return self.limit.is_over
+
+
+class Reached(NamedTuple):
+    """What a fit leaves.
+
+    Attributes:
+        flow: the distribution it reached.
+        history: "elbo" and "good", one number a step.
+        sentence: what was done.
+        failed: a sentence where the fit failed, else None.
+        missed: a sentence where there are modes that nothing was fitted to, else None.
+    """
+
+    flow: Any
+    history: dict[str, np.ndarray]
+    sentence: str
+    failed: str | None = None
+    missed: str | None = None
+
+
+def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generator, n: int = 1000) -> np.ndarray:
+    """The ELBO of each start's Gaussian, from the same standard draws, n in all.
+
+    Of one that reaches beyond a wall, where the density is 0, that of the Gaussian cut off there.
+    """
+    loc, tril = state.loc, state.scale_tril
+    k, d = loc.shape
+    z = rng.standard_normal((max(n // k, _FEWEST), d))
+    u = loc[:, None] + np.einsum("sj,kij->ksi", z, tril)
+    log_p = log_density_of_rows(target, u.reshape(-1, d)).reshape(k, -1)
+    log_q = -0.5 * (z**2).sum(1) - 0.5 * d * np.log(2 * np.pi)
+    log_scale = np.log(np.diagonal(tril, axis1=1, axis2=2)).sum(1)
+    inside = ~np.isneginf(log_p)
+    share = np.maximum(inside.mean(1), 1 / log_p.shape[1])
+    elbo = np.where(inside, log_p - log_q, 0).mean(1) / share + np.log(share) + log_scale
+    return np.where(inside.mean(1) >= _FEWEST_INSIDE, elbo, -np.inf)
+
+
+def fit_gaussians(
+    target: Target, starts: Starts, key: PRNGKeyArray, budget: Budget, *, steps: int = 500
+) -> tuple[Fitted, Reached]:
+    """Fit a full-rank Gaussian from every start, the first carefully, boldly and from wide, and keep the best ELBO.
+
+    Then from places uphill of many other points, where there are such that the best one does not reach; where those end
+    in other modes, from more such places, until no scout finds another. By all rows of the data: that is no more than
+    the weights will ask for, and its steps have no noise at the end.
+
+    Returns:
+        (the modes that starts ended in, the best first; what was done, its flow None).
+    """
+    fit_key, judge_key, else_key, *last_keys = split_on_host(key, 7)
+
+    def fit(
+        process: GaussianFit, state: GaussianState, name: str, fit_key: PRNGKeyArray, judge_key: PRNGKeyArray
+    ) -> tuple[Any, Fitted]:
+        bounds = {"progress": budget.progress, "checkpoint": budget.checkpoint, "limit": budget.limit}
+        result = run(process, state, fit_key, steps=steps, name=name, **bounds)
+        return result, _judged(target, result.state, judge_key)
+
+    process, careful = GaussianFit(target), GaussianFit(target, all_careful=True)
+    result, fitted = fit(
+        process, process.init(_first(starts), starts.scale_tril, widest=_WIDEST), "Gaussian start", fit_key, judge_key
+    )
+    modes, tried, idle = fitted.modes(), np.empty((0, target.size)), 0
+    scouts = None if budget.is_over else send_scouts(target, starts.points)
+    for i, round_key in enumerate(split_on_host(else_key, _MOST_ROUNDS)):
+        most_idle = _MOST_IDLE if modes.far else _MOST_IDLE_ALONE
+        if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle >= most_idle:
+            break
+        scout_key, fit_key, judge_key = split_on_host(round_key, 3)
+        # lower ends would hold next to nothing, were they three times as wide each way as the widest mode
+        least = modes.elbo[0] - NATS - modes.log_volumes(target).max() - target.size * np.log(_WIDER)
+        further = scouts.elsewhere(modes, _MORE_ELSEWHERE if modes.far else _ELSEWHERE, tried, least)
+        before = len(modes.elbo)
+        if len(further):
+            _, more = fit(careful, careful.init(further), f"Gaussian elsewhere {i + 1}", fit_key, judge_key)
+            fitted, tried = fitted.joined(more), np.concatenate([tried, further])
+            modes = fitted.modes()
+        elif modes.far or len(scouts.left_out(modes)):
+            scouts = send_scouts_between(target, modes, scouts.ends[np.isfinite(scouts.log_p)], numpy_rng(scout_key))
+        else:
+            break
+        idle = idle + 1 if len(modes.elbo) == before else 0
+    missed = None
+    if modes.far and scouts is not None:
+
+        def fit_left(points: np.ndarray, *keys: PRNGKeyArray) -> Fitted:
+            return fit(careful, careful.init(points), "Gaussian, left", *keys)[1]
+
+        fitted, missed = _look_at_the_rest(scouts, fitted, tried, fit_left, last_keys)
+        modes = fitted.modes()
+    done = len(result.history["elbo"])
+    sentence = (
+        f"full-rank Gaussian: ELBO {fitted.elbo.max():.2f} after {done} steps, the best of {len(fitted.elbo)} fits"
+    )
+    if modes.far:
+        sentence += f", which ended in {len(modes.elbo)} modes"
+    return modes, Reached(None, result.history, sentence, missed=missed)
+
+
+def fit_gaussians_each(
+    targets: Sequence[Target], starts: Sequence[Starts], key: PRNGKeyArray, budget: Budget, *, steps: int = 500
+) -> list[tuple[Fitted, Reached] | None]:
+    """`fit_gaussians` for targets that differ in the numbers of their data, the fits and the scouts of all at once.
+
+    None for those where it would not be done yet: a scout found a place that the best Gaussian does not reach.
+    """
+    stack = Stack(targets)
+    fit_key, *judge_keys = split_on_host(key, 1 + len(targets))
+    process = GaussianFit(stack)
+    each = [process.init(_first(s), s.scale_tril, widest=_WIDEST) for s in starts]
+    loc, tril = (np.concatenate([getattr(e, k) for e in each]) for k in ("loc", "scale_tril"))
+    state = each[0]._replace(loc=loc, scale_tril=tril)
+    bounds = {"progress": budget.progress, "limit": budget.limit}
+    result = run(process, state, fit_key, steps=steps, name="Gaussian starts", **bounds)
+    scouts = send_scouts_each(stack, [s.points for s in starts])
+    done, k, found = len(result.history["elbo"]), len(loc) // len(targets), []
+    for i, (target, seen, judge_key) in enumerate(zip(targets, scouts, judge_keys, strict=True)):
+        own = result.state._replace(**{n: getattr(result.state, n)[i * k : (i + 1) * k] for n in ("loc", "scale_tril")})
+        modes = _judged(target, own, judge_key).modes()
+        sentence = f"full-rank Gaussian: ELBO {modes.elbo.max():.2f} after {done} steps, the best of {k} fits"
+        alone = not modes.far and not len(seen.left_out(modes))
+        found.append((modes, Reached(None, result.history, sentence)) if alone else None)
+    return found
+
+
+def _first(starts: Starts) -> np.ndarray:
+    """Where the first fits begin: carefully, boldly, carefully, boldly, and from wide."""
+    some = np.resize(starts.points, (_N_STARTS, starts.points.shape[1]))
+    return np.concatenate([starts.points[:1], some, starts.points[:1]])
+
+
+def _judged(target: Target, state: GaussianState, key: PRNGKeyArray) -> Fitted:
+    elbo = _elbo_of_starts(target, state, numpy_rng(key))
+    gaussians = [Mode(*one) for one in zip(state.loc, state.scale_tril, strict=True)]
+    return Fitted(gaussians, np.where(np.isnan(elbo), -np.inf, elbo))
+
+
+def _look_at_the_rest(
+    scouts: Scouts, fitted: Fitted, tried: np.ndarray, fit: Callable[..., Fitted], keys: list[PRNGKeyArray]
+) -> tuple[Fitted, str | None]:
+    """Twice, fit some of the ends that were not tried: (all fits, a sentence where others may hold much mass)."""
+    missed = None
+    for round_keys in (keys[:2], keys[2:]):
+        modes = fitted.modes()
+        left = scouts.elsewhere(modes, len(scouts.ends), tried)
+        if not len(left):
+            return fitted, None
+        some = left[:: -(-len(left) // _MORE_ELSEWHERE)]
+        sample = fit(some, *round_keys)
+        # on a ridge a scout stops anywhere, and what is fitted there is a part of what is known
+        held = np.where(sample.not_in(fitted), sample.elbo, -np.inf)
+        missed = unseen(scouts, modes, fitted.small, left, held)
+        fitted, tried = fitted.joined(sample), np.concatenate([tried, some])
+    return fitted, missed
+
+
+def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n: int = 10_000) -> np.ndarray | None:
+    """Log importance weights, up to a constant, of the flow "gaussian", without compiling it; None if one is NaN."""
+    d, nu = target.size, tail_degrees_of_freedom(target.size)
+    z = rng.standard_normal((n, d)) * np.sqrt(nu / rng.chisquare(nu, (n, 1)))
+    log_q = -0.5 * (nu + d) * np.log1p((z**2).sum(1) / nu)
+    log_p = log_density_of_rows(target, gaussian.loc + z @ gaussian.scale_tril.T).astype(float)
+    log_weights = log_p - log_q
+    return None if np.isnan(log_weights).any() or not np.isfinite(log_weights.max()) else log_weights
+
+
+def flow_process(
+    target: Target, *, learning_rate: float, n_draws: int, batch_size: int | None, mesh: Mesh | None
+) -> Fit:
+    """The fit of a flow by path gradients of the reverse KL."""
+    objective = ReverseKL(target, n_draws, path=True, batch_size=batch_size, mesh=mesh)
+    return Fit(objective, learning_rate=learning_rate)
+
+
+def fit_flow(
+    process: Fit,
+    flow: AbstractSampler,
+    name: str,
+    key: PRNGKeyArray,
+    budget: Budget,
+    *,
+    steps: int,
+    quantity: str = "ELBO",
+) -> Reached:
+    """Fit a flow; `quantity` is what the objective calls "elbo"."""
+    result = run(
+        process,
+        process.init(flow),
+        key,
+        steps=steps,
+        name=f"flow {name}",
+        progress=budget.progress,
+        checkpoint=budget.checkpoint,
+        limit=budget.limit,
+        quantity=quantity,
+    )
+    elbo = result.history["elbo"]
+    skipped = int(result.state.n_bad)
+    sentence = f"flow {name}: {quantity} {_recent(elbo):.2f} after {len(elbo)} steps; {result.status}"
+    if skipped:
+        sentence += f"; {skipped} steps were not finite and were skipped"
+    failed = str(result.status) if result.status is Status.DIVERGED else None
+    if _middle(elbo[-_ENDS:]) < _middle(elbo[:_ENDS]) - _WORSE:
+        return Reached(flow, result.history, f"{sentence}; it ended below its start, which is kept", failed)
+    return Reached(result.state.model, result.history, sentence, failed)
+
+
+def _recent(elbo: np.ndarray) -> float:
+    last = elbo[-50:]
+    return float(np.mean(last[np.isfinite(last)])) if np.isfinite(last).any() else np.nan
+
+
+def _middle(elbo: np.ndarray) -> float:
+    finite = elbo[np.isfinite(elbo)]
+    return float(np.median(finite)) if len(finite) else -np.inf

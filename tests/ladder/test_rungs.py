@@ -1,0 +1,191 @@
+"""Each rung by itself, against closed forms; which are climbed, and what is said of it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy.stats import norm
+
+import thalweg as tw
+from thalweg import problems
+from thalweg.distributions import Mixture
+from thalweg.infer import checked_settings
+from thalweg.ladder import Budget, Climb
+from thalweg.ladder._ascent import Ascent
+from thalweg.ladder._fits import fit_gaussians
+from thalweg.ladder._rungs import (
+    RUNGS,
+    BestGaussian,
+    Chains,
+    Flow,
+    FlowEachMode,
+    GaussianAgain,
+    GaussianEachMode,
+    Particles,
+)
+from thalweg.run import Limit, Progress
+from thalweg.targets import find_start
+
+KEY = jax.random.key(0)
+
+
+def ascent(target, **numbers):
+    """After the Gaussians have been fitted."""
+    budget = Budget(Limit.of(None), Progress(show=False), None)
+    modes, gaussian = fit_gaussians(target, find_start(target, 0), jax.random.key(1), budget)
+    settings = checked_settings(target, "auto", dtype="float64", **numbers)
+    made = Ascent(target, settings, budget, None, jax.random.key(2), modes, gaussian)
+    made.say(gaussian.sentence)
+    return made
+
+
+def normal():
+    return tw.from_function(lambda p: norm.logpdf(p["x"], 1.0, 2.0).sum(), {"x": tw.real(2)})
+
+
+def bent():
+    """N(0, 1) and N(x^2, 0.5)."""
+
+    def log_density(p):
+        x, y = p["x"]
+        return norm.logpdf(x) + norm.logpdf(y, x**2, 0.5)
+
+    return tw.from_function(log_density, {"x": tw.real(2)})
+
+
+def two_normals():
+    """.8 N(-5, 1) + .2 N(5, 1), in a plane."""
+
+    def log_density(p):
+        left, right = (norm.logpdf(p["x"], m, 1.0).sum() for m in (-5.0, 5.0))
+        return jnp.logaddexp(jnp.log(0.8) + left, jnp.log(0.2) + right)
+
+    return tw.from_function(log_density, {"x": tw.real(2)})
+
+
+def two_bent():
+    """`bent` twice, mirrored and moved apart."""
+
+    def log_density(p):
+        x, y = p["x"]
+        up = norm.logpdf(x) + norm.logpdf(y - 8, x**2, 0.5)
+        down = norm.logpdf(x) + norm.logpdf(-y - 8, x**2, 0.5)
+        return jnp.logaddexp(jnp.log(0.6) + up, jnp.log(0.4) + down)
+
+    return tw.from_function(log_density, {"x": tw.real(2)})
+
+
+def is_right(posterior):
+    """Trusted, and log Z = 0 within its error."""
+    estimate = posterior.log_evidence
+    return posterior.verdict.ok and abs(estimate.value) < 4 * estimate.standard_error + 1e-6
+
+
+def test_a_good_gaussian_is_enough_and_a_bad_one_says_what_it_lacks():
+    good, bad = ascent(normal()), ascent(bent())
+    rung = BestGaussian()
+    posterior = rung.climb(good, KEY)
+    assert posterior is not None
+    assert is_right(posterior)
+    assert rung.is_enough(posterior)
+    assert rung.climb(bad, KEY) is None
+    assert "its weights ask for more (k-hat " in bad.steps_taken[-1]
+
+
+def test_a_flow_bends_what_a_gaussian_cannot():
+    climb, rung = ascent(bent()), Flow()
+    assert rung.is_due(climb)
+    posterior = rung.climb(climb, KEY)
+    assert is_right(posterior)
+    assert rung.is_enough(posterior)
+    assert posterior.resample(10_000, seed=0)["x"][:, 1].mean() == pytest.approx(1.0, abs=0.1)
+    assert any(s.startswith("flow realnvp: ELBO ") for s in climb.steps_taken)
+
+
+def test_one_coordinate_gets_a_spline():
+    one = tw.from_function(lambda p: norm.logpdf(p["x"]), {"x": tw.real()})
+    assert ascent(one).richer == "spline"
+
+
+def test_chains_go_on_from_a_flow_that_is_not_trusted():
+    """A flow fitted for a moment, which for the test's sake is not believed."""
+    climb, rung = ascent(bent(), steps=40), Chains(Flow)
+    assert not rung.is_due(climb)
+    flow = Flow().climb(climb, KEY)
+    climb.found["flow"] = dataclasses.replace(flow, verdict=dataclasses.replace(flow.verdict, ok=False))
+    assert rung.is_due(climb)
+    posterior = rung.climb(climb, KEY)
+    assert posterior is not None
+    assert posterior.verdict.rhat is not None
+    assert is_right(posterior)
+    assert "Hamiltonian Monte Carlo" in climb.steps_taken[-1]
+
+
+def test_each_mode_gets_a_gaussian_of_its_weight():
+    climb, rung = ascent(two_normals()), GaussianEachMode()
+    assert climb.has_modes
+    assert not any(r.is_due(climb) for r in (BestGaussian(), Flow(), GaussianAgain()))
+    assert rung.is_due(climb)
+    posterior = rung.climb(climb, KEY)
+    assert is_right(posterior)
+    assert rung.is_enough(posterior)
+    assert isinstance(posterior.flow, Mixture)
+    weights = np.asarray(posterior.flow.weights)
+    assert sorted(weights) == pytest.approx([0.2, 0.8], abs=0.03)
+    assert not rung.is_due(ascent(normal()))
+
+
+def test_each_mode_gets_a_flow_where_they_are_few():
+    climb, rung = ascent(two_bent(), steps=300), FlowEachMode()
+    assert not GaussianEachMode().is_enough(GaussianEachMode().climb(climb, KEY))
+    assert rung.is_due(climb)
+    posterior = rung.climb(climb, KEY)
+    assert is_right(posterior)
+    y = posterior.resample(10_000, seed=0)["x"][:, 1]
+    assert (y > 0).mean() == pytest.approx(0.6, abs=0.03)
+    assert f"a mixture of {len(climb.modes.elbo)} flows realnvp" in climb.steps_taken[-1]
+
+
+@pytest.mark.slow
+def test_one_flow_learns_from_particles():
+    """Eight modes, which separate: log Z is known by quadrature."""
+    problem, rung = problems.many_well(6), Particles()
+    climb = ascent(problem.target)
+    assert rung.is_due(climb)
+    posterior = rung.climb(climb, KEY)
+    assert posterior.verdict.ok
+    assert abs(posterior.log_evidence.value - problem.log_evidence) < 4 * posterior.log_evidence.standard_error
+    # each of the three pairs of wells has .843 of its mass in the upper one
+    x = posterior.resample(20_000, seed=1)["x"]
+    exact = problem.draw(np.random.default_rng(1), 100_000)
+    np.testing.assert_allclose((x > 0).mean(0), (exact > 0).mean(0), atol=0.03)
+    assert not rung.is_due(ascent(normal()))
+
+
+def test_a_flow_that_went_astray_gives_way_to_the_gaussian():
+    """One step at a rate of a million."""
+    posterior = tw.infer(normal(), progress=False)
+    assert len(posterior.steps_taken) == 1
+    climb = ascent(normal(), steps=1, learning_rate=1e6)
+    climb.found["flow"] = Flow().climb(climb, KEY)
+    assert not climb.found["flow"].verdict.ok
+    rung = GaussianAgain()
+    assert rung.is_due(climb)
+    assert is_right(rung.climb(climb, KEY))
+    assert "weighed again" in climb.steps_taken[-1]
+
+
+def test_without_a_rung_the_best_of_the_others_is_left():
+    """Of rungs that are not enough the trusted one is kept, then the one with more effective draws."""
+    target = bent()
+    settings = checked_settings(target, "auto", dtype="float64", steps=5)
+    budget = Budget(Limit.of(None), Progress(show=False), None)
+    rungs = tuple(r for r in RUNGS if isinstance(r, BestGaussian | Flow))
+    posterior = Climb(target, settings, KEY, budget, None, rungs).run("auto", find_start(target, 0))
+    assert not posterior.verdict.ok
+    assert "not trusted: " in posterior.steps_taken[-1]
+    alone = Climb(target, settings, KEY, budget, None, ()).run("auto", find_start(target, 0))
+    assert len(alone.steps_taken) == 1
+    assert not alone.verdict.ok
