@@ -198,6 +198,9 @@ def test_messages_of_constructors():
         StudentT((2,), 0.0)
     with pytest.raises(ValueError, match=r"`scale` must be positive, of shape \(2,\), got -1 in it"):
         Normal([0.0, 0.0], [1.0, -1.0])
+    for scale, got in ((1e30, r"1e\+30"), (1e-40, "1e-40")):
+        with pytest.raises(ValueError, match=rf"`scale` must lie between 8.8e-27 and 1.1e\+26, got {got} in it"):
+            Normal([0.0], [scale])
     with pytest.raises(ValueError, match="`loc` must be an array of numbers, got 'a'"):
         Normal("a", 1.0)
     with pytest.raises(ValueError, match=r"`factor` must have shape \(2, k\), k >= 1, got \(3, 1\)"):

@@ -9,6 +9,8 @@ import arviz_stats
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from jax.scipy.stats import norm
 from safetensors import safe_open
@@ -115,6 +117,25 @@ def test_flow_inside_jit_and_vmap(posterior):
     flow = posterior.flow
     draws = jax.jit(lambda key: flow.sample(key, (5,)))(jax.random.key(0))
     np.testing.assert_allclose(jax.vmap(flow.log_prob)(draws), jax.jit(lambda u: flow.log_prob(u))(draws), rtol=1e-10)
+
+
+def test_arviz_tree_where_a_parameter_is_called_as_what_is_ours(tmp_path):
+    """Sites "u" and "lp" with dims of their own, beside the flow's coordinates and the log density."""
+
+    def model(y):
+        with numpyro.plate("G", 6):
+            lp = numpyro.sample("lp", dist.Normal(0, 1))
+            with numpyro.plate("S", 3, dim=-2):
+                u = numpyro.sample("u", dist.Normal(lp, 1))
+                numpyro.sample("y", dist.Normal(u, 1), obs=y)
+
+    target = tw.from_numpyro(model, np.zeros((3, 6)))
+    tree = tw.infer(target, "gaussian", progress=False).to_arviz(400)
+    assert tree["posterior"]["u"].dims == ("chain", "draw", "S", "G")
+    assert tree["posterior"]["lp"].dims == ("chain", "draw", "G")
+    assert tree["unconstrained_posterior"]["u"].shape == (4, 100, 24)
+    assert tree["sample_stats"]["lp"].dims == ("chain", "draw")
+    tree.to_netcdf(tmp_path / "a.nc")
 
 
 def test_importance_weights(posterior):

@@ -39,12 +39,18 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _positive(name: str, value: Any, shape: Shape) -> np.ndarray:
+def _log_of(name: str, value: Any, shape: Shape) -> np.ndarray:
+    """The logs of scales that a clipped log can hold."""
     array = _numbers(name, value)
     if array.shape != shape or not (array > 0).all():
         got = array.shape if array.shape != shape else f"{array.min():.6g} in it"
         raise ValueError(requirement(name, f"be positive, of shape {shape}", got))
-    return array
+    logs = np.asarray(np.log(array))
+    if (np.abs(logs) > _LOG_LIMIT).any():
+        low, high = math.exp(-_LOG_LIMIT), math.exp(_LOG_LIMIT)
+        got = f"{array.ravel()[np.argmax(np.abs(logs))]:.6g} in it"
+        raise ValueError(requirement(name, f"lie between {low:.2g} and {high:.2g}", got, "choose other units"))
+    return logs
 
 
 @register
@@ -57,7 +63,7 @@ class Normal(AbstractDistribution):
         trainable: whether they are fitted.
 
     Raises:
-        ValueError: if the shapes differ, or a scale is not positive.
+        ValueError: if the shapes differ, or a scale is not positive, or beyond exp(60) or exp(-60).
     """
 
     loc: Array | Fixed
@@ -69,7 +75,7 @@ class Normal(AbstractDistribution):
         loc = _numbers("loc", loc)
         self.shape = loc.shape
         self.loc = _leaf(loc, trainable=trainable)
-        self.log_scale = _leaf(np.log(_positive("scale", scale, loc.shape)), trainable=trainable)
+        self.log_scale = _leaf(_log_of("scale", scale, loc.shape), trainable=trainable)
 
     def _sample_and_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
         z = normals(uniforms(key, math.prod(self.shape)), self.shape)
@@ -100,7 +106,7 @@ class LowRankNormal(AbstractDistribution):
         trainable: whether they are fitted.
 
     Raises:
-        ValueError: if the shapes do not fit, or a scale is not positive.
+        ValueError: if the shapes do not fit, or a scale is not positive, or beyond exp(60) or exp(-60).
     """
 
     loc: Array | Fixed
@@ -117,7 +123,7 @@ class LowRankNormal(AbstractDistribution):
         if factor.ndim != 2 or factor.shape[0] != loc.size or not factor.shape[1]:
             raise ValueError(requirement("factor", f"have shape ({loc.size}, k), k >= 1", factor.shape))
         self.loc, self.factor = _leaf(loc, trainable=trainable), _leaf(factor, trainable=trainable)
-        self.log_scale = _leaf(np.log(_positive("scale", scale, loc.shape)), trainable=trainable)
+        self.log_scale = _leaf(_log_of("scale", scale, loc.shape), trainable=trainable)
 
     def _sample_and_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
         factor = _value(self.factor)

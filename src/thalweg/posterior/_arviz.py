@@ -9,6 +9,9 @@ import numpy as np
 from thalweg._core import import_guest, requirement
 from thalweg.targets import Target
 
+_OURS = ("sample_stats", "unconstrained_posterior")
+"""Groups whose variables the model does not name."""
+
 
 def preload() -> None:
     """Import what `to_datatree` and its files need: a second that a command can spend while a fit compiles."""
@@ -101,12 +104,12 @@ def to_datatree(
     observed = {_plain(k): v for k, v in observed.items()}
     dims = {_plain(k): list(v) for k, v in dict(target.dims).items()}
     coords = {k: np.asarray(v) for k, v in dict(target.coords).items()}
-    tree = arviz_base.from_dict(
-        {**chained, **({"observed_data": observed} if observed else {})},
-        dims=dims,
-        coords=coords,
-        sample_dims=["chain", "draw"],
-    )
+    # a parameter may be called as what is ours, and its dims are not for that
+    ours = {group: chained.pop(group) for group in _OURS if group in chained}
+    theirs = {**chained, **({"observed_data": observed} if observed else {})}
+    tree = arviz_base.from_dict(theirs, dims=dims, coords=coords, sample_dims=["chain", "draw"])
+    for group, node in arviz_base.from_dict(ours, sample_dims=["chain", "draw"]).children.items():
+        tree[group] = node
     if trace:
         steps = {k: ("step", np.asarray(v)) for k, v in trace.items() if k != "step"}
         tree["fit"] = xarray.DataTree(xarray.Dataset(steps, coords={"step": np.asarray(trace["step"])}))
