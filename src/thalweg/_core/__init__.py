@@ -15,6 +15,7 @@ from thalweg._core._count import Count, count, counted, counting
 from thalweg._core._files import write_atomically
 from thalweg._core._guests import import_guest
 from thalweg._core._jit import wide_jit
+from thalweg._core._log_sum_exp import log_sum_exp
 from thalweg._core._precision import precision, resolve_dtype
 from thalweg._core._random import as_key, from_numpy, key_words, numpy_rng, split_on_host
 from thalweg._core._roots import increasing_root
@@ -54,6 +55,7 @@ __all__ = [
     "in_pieces",
     "increasing_root",
     "key_words",
+    "log_sum_exp",
     "numpy_rng",
     "one_at_a_time",
     "over_batch",

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from thalweg._core import requirement
+from thalweg._core import log_sum_exp, requirement
 from thalweg.diagnostics._weights import as_log_weights
 
 _FEWEST_DRAWS = 4
@@ -30,7 +30,7 @@ def all_but_even(log_weights: np.ndarray) -> bool:
     adds up to. Smoothed weights must not be asked: smoothing hides the one draw that found what all others missed.
     """
     checked = as_log_weights(log_weights)
-    largest = np.max(checked) - np.logaddexp.reduce(checked) + np.log(checked.size)
+    largest = np.max(checked) - log_sum_exp(checked) + np.log(checked.size)
     return bool(importance_ess(checked) >= _EVEN_SHARE * checked.size and largest < np.log(_EVEN_LARGEST))
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from thalweg._core import requirement
+from thalweg._core import log_sum_exp, requirement
 from thalweg.diagnostics._weights import as_log_weights, normalised
 
 _FEWEST_EXCEEDANCES = 5  # below this a two-parameter fit says nothing
@@ -157,7 +157,7 @@ def fit_pareto(excess: np.ndarray) -> ParetoFit:
         shapes = np.mean(np.log1p(-grid[:, None] * excess), axis=1)
         profile = count * (np.log(-grid / shapes) - shapes - 1.0)
         profile = np.where(np.isfinite(profile), profile, -np.inf)
-        grid_weights = np.exp(profile - np.logaddexp.reduce(profile))
+        grid_weights = np.exp(profile - log_sum_exp(profile))
         kept = grid_weights >= 10 * np.finfo(float).eps
         rate = np.sum(grid[kept] * grid_weights[kept]) / np.sum(grid_weights[kept])
         shape = np.mean(np.log1p(-rate * excess))

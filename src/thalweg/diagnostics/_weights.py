@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from thalweg._core import requirement
+from thalweg._core import log_sum_exp, requirement
 
 
 def as_log_weights(log_weights: np.ndarray) -> np.ndarray:
@@ -28,4 +28,5 @@ def as_log_weights(log_weights: np.ndarray) -> np.ndarray:
 
 def normalised(log_weights: np.ndarray) -> np.ndarray:
     """Log weights shifted so that the weights sum to one."""
-    return log_weights - np.logaddexp.reduce(log_weights)
+    shifted = log_weights - np.max(log_weights)
+    return shifted - log_sum_exp(shifted)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import PRNGKeyArray, numpy_rng
+from thalweg._core import PRNGKeyArray, log_sum_exp, numpy_rng
 from thalweg.distributions import AbstractSampler
 from thalweg.posterior import POOL, draw_and_score, follow, metric_of, score
 from thalweg.targets import Target, log_density_of_rows
@@ -84,7 +84,7 @@ class Fitted(NamedTuple):
 
     def log_density(self, u: np.ndarray) -> np.ndarray:
         """What they make of the target together: the log of the sum of exp(ELBO) times the Gaussians, at rows."""
-        return np.logaddexp.reduce([e + g.log_prob(u) for g, e in zip(self.gaussians, self.elbo, strict=True)], axis=0)
+        return log_sum_exp([e + g.log_prob(u) for g, e in zip(self.gaussians, self.elbo, strict=True)], axis=0)
 
     def modes(self, at_most: float = NATS) -> "Fitted":
         """The best, and those that hold mass of their own and are about as good (5 nats), the best first.
@@ -108,8 +108,8 @@ class Fitted(NamedTuple):
             if self._left_out(int(k), which) > LEFT_OUT:
                 which.append(int(k))
         own = self.elbo[which]
-        total = np.logaddexp.reduce(own)
-        rest = [np.logaddexp.reduce(own[i:]) - total for i in range(len(own))]
+        total = log_sum_exp(own)
+        rest = [log_sum_exp(own[i:]) - total for i in range(len(own))]
         kept = [i for i in range(len(own)) if own[i] >= own[0] - at_most or rest[i] > np.log(_LEAST_TOGETHER)]
         return self.chosen([which[i] for i in kept])
 

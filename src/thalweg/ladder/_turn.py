@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, in_pieces, wrap_angle
+from thalweg._core import Array, in_pieces, log_sum_exp, wrap_angle
 from thalweg.ladder._scout import send_scouts
 from thalweg.targets import Target
 
@@ -58,9 +58,9 @@ def _log_joint_where(target: Target, params: dict[str, np.ndarray], name: str, i
 def _circle(target: Target, params: dict[str, np.ndarray], name: str, index: Any, turn: Any) -> Any:
     """The angle to add so that the cut, opposite to it, is where the density nearby is lowest."""
     angles = turn - np.pi + 2 * np.pi * np.arange(_ANGLES) / _ANGLES
-    found = np.logaddexp.reduce(_log_joint_where(target, params, name, index, wrap_angle(angles)), axis=0)
+    found = log_sum_exp(_log_joint_where(target, params, name, index, wrap_angle(angles)), axis=0)
     between = wrap_angle(angles[:, None] - angles)
-    cost = np.logaddexp.reduce(found - 0.5 * (between / _NEAR) ** 2, axis=1)
+    cost = log_sum_exp(found - 0.5 * (between / _NEAR) ** 2, axis=1)
     best = int(np.argmin(cost))
     return wrap_angle(angles[best] + np.pi) if cost[best] < cost[0] - _WORTH else turn
 
@@ -74,6 +74,6 @@ def _sphere(target: Target, params: dict[str, np.ndarray], name: str, index: Any
     on_cut /= np.linalg.norm(on_cut, axis=1, keepdims=True)
     values = np.concatenate([on_cut @ q.T for q in frames])
     found = _log_joint_where(target, params, name, index, values).reshape(len(params[name]), len(frames), _ON_CUT)
-    cost = np.logaddexp.reduce(np.logaddexp.reduce(found, axis=2), axis=0)
+    cost = log_sum_exp(found, axis=(0, 2))
     best = int(np.argmin(cost))
     return frames[best] if cost[best] < cost[0] - _WORTH else turn
