@@ -177,8 +177,18 @@ def test_a_flow_that_went_astray_gives_way_to_the_gaussian():
     assert "weighed again" in climb.steps_taken[-1]
 
 
-def test_without_a_rung_the_best_of_the_others_is_left():
-    """Of rungs that are not enough the trusted one is kept, then the one with more effective draws."""
+def test_the_best_is_a_trusted_one_then_that_of_the_most_effective_draws():
+    climb = ascent(normal())
+    assert climb.best() is None
+    one = BestGaussian().climb(climb, KEY)
+    for name, ok, ess in (("poor", False, 300.0), ("trusted", True, 400.0), ("even", False, 900.0)):
+        climb.found[name] = dataclasses.replace(one, verdict=dataclasses.replace(one.verdict, ok=ok, ess=ess))
+    assert climb.best() is climb.found["trusted"]
+    assert climb.best({"poor", "even"}) is climb.found["even"]
+    assert climb.best({"chains"}) is None
+
+
+def test_without_a_rung_what_the_others_found_is_left():
     target = bent()
     settings = checked_settings(target, "auto", dtype="float64", steps=5)
     budget = Budget(Limit.of(None), Progress(show=False), None)
