@@ -53,6 +53,7 @@ class FakePosterior:
             "Gaussian start: ELBO -31.92 ± 0.02 after 60 steps; its importance weights ask for more (k-hat 0.63)",
             "realnvp on top of it: ELBO -31.24 ± 0.01 after 1,500 steps",
         )
+        self.modes = ()
         self.versions = {"thalweg": "0.1.0", "jax": "0.10.2", "numpy": "2.4.1", "python": "3.11.7"}
         self.citation = "@software{thalweg,\n  title = {Thalweg: a < b & c}\n}"
 

@@ -429,6 +429,7 @@ def _summary(posterior: Posterior, source: dict[str, Any]) -> dict[str, Any]:
         },
         "log_evidence": estimate(posterior.log_evidence),
         "elbo": estimate(posterior.elbo),
+        "modes": [{"share": estimate(mode.share), "near": mode.near} for mode in posterior.modes],
         "parameters": [{k: _finite(v) for k, v in row._asdict().items()} for row in rows],
         "steps_taken": list(posterior.steps_taken),
         "settings": posterior.settings,
@@ -491,6 +492,8 @@ def _print_summary(posterior: Posterior, summary: dict[str, Any], out: Path) -> 
         console.print(f"... and {len(rows) - _MOST_ROWS} more rows in {out / 'summary.json'}")
     if posterior.log_evidence is not None:
         console.print(f"log evidence  {posterior.log_evidence}   (ELBO {posterior.elbo})", markup=False)
+    for k, mode in enumerate(posterior.modes[:_MOST_ROWS]):
+        console.print(f"{'' if k else 'modes':14}{mode}", markup=False)
     colour = "green" if posterior.verdict.ok else "red"
     console.print("verdict      ", end="")
     console.print(str(posterior.verdict), style=colour, markup=False)

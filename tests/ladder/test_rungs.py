@@ -77,6 +77,16 @@ def two_bent():
     return tw.from_function(log_density, {"x": tw.real(2)})
 
 
+def three_normals():
+    """.5, .3, .2 of unit normals in a plane, 10 apart."""
+
+    def log_density(p):
+        each = [norm.logpdf(p["x"], jnp.asarray(m), 1.0).sum() for m in ((0.0, 0.0), (10.0, 0.0), (0.0, 10.0))]
+        return jax.nn.logsumexp(jnp.stack(each) + jnp.log(jnp.asarray([0.5, 0.3, 0.2])))
+
+    return tw.from_function(log_density, {"x": tw.real(2)})
+
+
 def is_right(posterior):
     """Trusted, and log Z = 0 within its error."""
     estimate = posterior.log_evidence
@@ -135,6 +145,29 @@ def test_each_mode_gets_a_gaussian_of_its_weight():
     weights = np.asarray(posterior.flow.weights)
     assert sorted(weights) == pytest.approx([0.2, 0.8], abs=0.03)
     assert not rung.is_due(ascent(normal()))
+
+
+def test_the_modes_are_reported_with_their_shares(tmp_path):
+    posterior = tw.infer(three_normals(), progress=False)
+    assert is_right(posterior)
+    assert len(posterior.modes) == 3
+    for mode, share, place in zip(posterior.modes, (0.5, 0.3, 0.2), ((0, 0), (10, 0), (0, 10)), strict=True):
+        assert abs(mode.share.value - share) < 4 * mode.share.standard_error
+        named, numbers = mode.near.split("=")
+        assert named == "x"
+        assert [float(v) for v in numbers.strip("[]").split(",")] == pytest.approx(place, abs=0.2)
+        assert str(mode).endswith(f"near {mode.near}")
+    assert tw.load(posterior.save(tmp_path / "a.thalweg")).modes == posterior.modes
+    assert str(posterior.modes[2]) in tw.report(posterior, tmp_path / "report.html").read_text()
+
+
+def test_a_ridge_that_several_gaussians_follow_is_no_modes():
+    def log_density(p):
+        x, y = p["x"]
+        return norm.logpdf(x, 0, 3) + norm.logpdf(y, x**2, 0.3)
+
+    posterior = tw.infer(tw.from_function(log_density, {"x": tw.real(2)}), steps=500, progress=False)
+    assert posterior.modes == ()
 
 
 def test_each_mode_gets_a_flow_where_they_are_few():

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -16,12 +17,15 @@ from thalweg.fit import Fit
 from thalweg.flows import make_flow
 from thalweg.ladder._fits import Budget, Reached, fit_flow, flow_process
 from thalweg.ladder._modes import Fitted, missed_mode
-from thalweg.posterior import Posterior, make_posterior, rehearse
+from thalweg.ladder._places import places
+from thalweg.posterior import Estimate, ModeShare, Posterior, make_posterior, rehearse
 from thalweg.targets import Target
 
 STEPS, FURTHER_STEPS = 500, 2500
 _GOOD_KHAT, _GOOD_SHARE = 0.5, 0.5
 """A Gaussian whose weights are this good needs no flow; a flow that is trusted, with this share, no further steps."""
+_COUNTED = 4000
+"""Draws by which the modes' shares are told."""
 _FAIR_KHAT, _LARGE_SHARE = 0.7, 0.9
 """Nor does one whose weights are this even: what a heavier tail may add is little."""
 
@@ -114,8 +118,26 @@ class Ascent:
         return max(some, key=lambda p: (p.verdict.ok, p.verdict.ess), default=None)
 
     def closed(self, posterior: Posterior) -> Posterior:
-        """With all that was done to reach it, kept or not."""
-        return dataclasses.replace(posterior, steps_taken=tuple(self.steps_taken))
+        """With all that was done to reach it, kept or not, and what each mode holds."""
+        return dataclasses.replace(posterior, steps_taken=tuple(self.steps_taken), modes=self._shares(posterior))
+
+    def _shares(self, posterior: Posterior) -> tuple[ModeShare, ...]:
+        """Of the corrected draws, those in each place apart; none where there is one place."""
+        if len(self.modes.elbo) < 2 or posterior.log_evidence is None:
+            return ()
+        try:
+            u = posterior.resample_unconstrained(_COUNTED, seed=self.weigh_key).astype(float)
+        except ValueError:
+            # one of these draws cannot be weighed; `resample` tells whoever asks
+            return ()
+        of_draw = places(self.modes, u)
+        if of_draw.max() < 1:
+            return ()
+        share = np.bincount(of_draw[of_draw >= 0]) / len(u)
+        error = np.sqrt(share * (1 - share) / max(1.0, min(posterior.verdict.ess, _COUNTED)))
+        middles = [jnp.asarray(u[of_draw == k].mean(0)) for k in range(len(share))]
+        near = [self.target.space.describe(middle, self.target.data) for middle in middles]
+        return tuple(ModeShare(Estimate(float(s), float(e)), n) for s, e, n in zip(share, error, near, strict=True))
 
     def process(self, *, slower: float = 1.0) -> Fit:
         """The fit of a flow, by the settings."""

@@ -4,7 +4,7 @@ from thalweg.posterior._arviz import from_datatree, preload
 from thalweg.posterior._citation import CITATION, package_versions
 from thalweg.posterior._compare import Compared, Comparison, compare
 from thalweg.posterior._draws import WeighedDraws, draw_and_score, rehearse, score, weigh
-from thalweg.posterior._estimates import Bound, Estimate
+from thalweg.posterior._estimates import Bound, Estimate, ModeShare
 from thalweg.posterior._leak import follow, metric_of
 from thalweg.posterior._make import load, make_posterior
 from thalweg.posterior._posterior import POOL, Posterior, WeightedDraws
@@ -18,6 +18,7 @@ __all__ = [
     "Compared",
     "Comparison",
     "Estimate",
+    "ModeShare",
     "Posterior",
     "Verdict",
     "WeighedDraws",

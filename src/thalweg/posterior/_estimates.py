@@ -31,6 +31,24 @@ class Estimate:
 
 @register
 @dataclasses.dataclass(frozen=True)
+class ModeShare:
+    """How much of the mass a mode holds.
+
+    Attributes:
+        share: of 1, with its standard error.
+        near: the parameters in the middle of it, in words.
+    """
+
+    share: Estimate
+    near: str
+
+    def __str__(self) -> str:
+        """Share and place."""
+        return f"{self.share.value:.1%} ± {self.share.standard_error:.1%} near {self.near}"
+
+
+@register
+@dataclasses.dataclass(frozen=True)
 class Bound:
     """What is only known from one side or between two numbers (or arrays of numbers).
 

@@ -24,7 +24,7 @@ from thalweg.mcmc import Bounds
 from thalweg.posterior import _draws
 from thalweg.posterior._arviz import to_datatree
 from thalweg.posterior._citation import CITATION
-from thalweg.posterior._estimates import Bound, Estimate
+from thalweg.posterior._estimates import Bound, Estimate, ModeShare
 from thalweg.posterior._refine import judge_refined, run_chains
 from thalweg.posterior._verdict import Verdict
 from thalweg.run import Evaluations, Limit, Progress
@@ -35,7 +35,7 @@ Draws = dict[str, np.ndarray]
 KIND = "posterior"
 SAVED = (
     *("flow", "space", "elbo", "log_evidence", "verdict", "trace", "settings"),
-    *("log_weights", "steps_taken", "dtype", "versions", "name", "described", "chains"),
+    *("log_weights", "steps_taken", "dtype", "versions", "name", "described", "chains", "modes"),
 )
 """What a file keeps: all fields but the target."""
 POOL = 10_000
@@ -89,6 +89,7 @@ class Posterior:
         name: of the model.
         described: a digest of the data and the log density at a few points, by which `load` knows its target again.
         chains: (chains, n, d), unconstrained draws of the chains that `refine` ran; None before.
+        modes: the places apart that starts ended in, with their shares of corrected draws; empty if there is one.
     """
 
     flow: AbstractSampler
@@ -106,6 +107,7 @@ class Posterior:
     name: str
     described: dict[str, Any]
     chains: np.ndarray | None = None
+    modes: tuple[ModeShare, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -235,6 +237,13 @@ class Posterior:
         n = check_positive_int("n", n)
         with precision(self.dtype):
             return self._dress(self._corrected_rows(target, n, seed))
+
+    def resample_unconstrained(self, n: int, seed: Seed = 0) -> np.ndarray:
+        """The draws of `resample` as rows of R^d, (n, d), before the supports and without deterministic quantities."""
+        target = self._require_target("resample_unconstrained")
+        n = check_positive_int("n", n)
+        with precision(self.dtype):
+            return self._corrected_rows(target, n, seed)
 
     def _corrected_rows(self, target: Target, n: int, seed: Seed) -> np.ndarray:
         if self.chains is None:

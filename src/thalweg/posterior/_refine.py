@@ -13,13 +13,14 @@ from thalweg.posterior._estimates import Estimate
 from thalweg.posterior._leak import Corrected, at_an_end, missed_mass
 from thalweg.posterior._tails import look_at_tails
 from thalweg.posterior._verdict import LARGEST_RHAT, Verdict, convergence, judge_chains, refused
-from thalweg.targets import Target, log_density_of_rows
+from thalweg.targets import Target, log_density_of_rows, value_and_score_of_rows
 
 _METHODS = ("imh", "neutra")
 _NAMES = {"imh": "independence Metropolis-Hastings", "neutra": "Hamiltonian Monte Carlo in the flow's latent space"}
 _BRIDGE_DRAWS = 10_000
 _MOST_DOUBLINGS, _ENOUGH, _ENOUGH_SHARE = 5, 2000, 0.2
 _DOUBTFUL, _SLACK = 0.7, 3.0
+_LOOKED_AT, _MOST_BLUR = 256, 0.25
 
 
 class Refined(NamedTuple):
@@ -74,6 +75,18 @@ def _is_hopeless(draws: np.ndarray, doublings: int) -> bool:
     return convergence(draws)[0] - 1 > _SLACK * (LARGEST_RHAT - 1) * 2**doublings
 
 
+def _blurred(target: Target, rows: np.ndarray) -> str | None:
+    """A sentence where the precision that chains walk in blurs the log density, which weights see in float64."""
+    some = rows[:: max(1, len(rows) // _LOOKED_AT)]
+    rounding = value_and_score_of_rows(target, some)[0] - log_density_of_rows(target, some)
+    blur = float(np.std(rounding[np.isfinite(rounding)]))
+    if not blur > _MOST_BLUR:
+        return None
+    return (
+        f"{some.dtype} blurs the log density by {blur:.2g} nats from draw to draw, and the chains with it: use float64"
+    )
+
+
 def judge_refined(
     flow: AbstractSampler, target: Target, refined: Refined, before: Verdict, key: PRNGKeyArray
 ) -> tuple[Verdict, Estimate | None]:
@@ -84,7 +97,7 @@ def judge_refined(
     verdict = judge_chains(draws, np.asarray(own, float), before.khat, missed_mode=before.missed_mode)
     rows = draws.reshape(-1, draws.shape[-1])
     shares = np.full(len(rows), 1 / len(rows))
-    if lost := at_an_end(target, rows, shares):
+    if lost := at_an_end(target, rows, shares) or _blurred(target, rows):
         verdict = refused(verdict, lost)
     if not isinstance(flow, AbstractDistribution) or not verdict.ess > 1:
         return verdict, None

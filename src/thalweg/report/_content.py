@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.diagnostics import ParetoFit, SummaryRow, fit_pareto, khat_threshold, summarise
-from thalweg.posterior import Bound, Estimate, Verdict
+from thalweg.posterior import Bound, Estimate, ModeShare, Verdict
 
 _DRAWS, _FEWEST_DRAWS = 2000, 200
 _NUMBERS = 20_000_000
@@ -64,6 +64,7 @@ class Content:
         threshold: the k-hat below which weights are reliable.
         log_evidence: an Estimate, a Bound, or None where unknown.
         elbo: the same.
+        modes: what each mode holds, perhaps empty.
         rows: the table of parameters, perhaps empty.
         rows_corrected: whether the rows are of corrected draws.
         marginals: the scalars shown on their own.
@@ -86,6 +87,7 @@ class Content:
     threshold: float
     log_evidence: Estimate | Bound | None
     elbo: Estimate | Bound | None
+    modes: tuple[ModeShare, ...]
     rows: list[SummaryRow]
     rows_corrected: bool
     marginals: list[Series]
@@ -130,6 +132,7 @@ def gather(posterior: Any) -> Content:
         threshold=khat_threshold(posterior.verdict.n_draws),
         log_evidence=posterior.log_evidence,
         elbo=posterior.elbo,
+        modes=tuple(posterior.modes),
         rows=list(rows or []),
         rows_corrected="summary" not in missing and corrected is not None,
         marginals=_choose_marginals(series, names),

@@ -79,12 +79,18 @@ class Original:
 
     A static field of a target; it compares equal to any other, since no traced function reads it: other numbers must
     not compile anew.
+
+    Attributes:
+        data: as given.
+        in_double: the target in float64, once somebody has asked for it.
     """
 
     def __init__(self, given: Any, kept: Any) -> None:
+        self.in_double: Any = None
+
         def keep(leaf: Any, array: Array) -> Any:
-            cut = isinstance(leaf, np.ndarray | list) and array.dtype == jnp.float32
-            return np.array(leaf) if cut else array
+            given_wide = isinstance(leaf, list | float) or getattr(leaf, "dtype", None) == np.float64
+            return np.array(leaf) if given_wide and array.dtype == jnp.float32 else array
 
         self.data = jax.tree.map(keep, given, kept, is_leaf=_is_leaf)
 

@@ -17,11 +17,15 @@ from thalweg._core import (
     check_positive_int,
     check_shape,
     one_at_a_time,
+    precision,
     requirement,
 )
 from thalweg.targets._data import Original, as_data, check_same_form, digest
 from thalweg.targets._space import AbstractSpace
 from thalweg.targets._turns import in_turns
+
+_MOST_DOUBLED = 50_000_000
+"""Numbers of data that are held in float64 beside float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,6 +270,25 @@ class Target(eqx.Module):
     def in_default_precision(self) -> "Target":
         """The same target with its data, as they were first given, in what is now JAX's default precision."""
         return self.changed()
+
+    @property
+    def in_double(self) -> "Target":
+        """The same target in float64, whatever is JAX's default; itself where its functions do not take that."""
+        if self._original.in_double is None:
+            self._original.in_double = self._doubled()
+        return self._original.in_double
+
+    def _doubled(self) -> "Target":
+        if sum(x.size for x in jax.tree.leaves(self.data)) > _MOST_DOUBLED:
+            return self
+        with precision("float64"):
+            wide = self.changed()
+            try:
+                jax.eval_shape(wide.log_density, jax.ShapeDtypeStruct((self.size,), jnp.float64))
+            except Exception:
+                # a loop that carries float32, say
+                return self
+        return wide
 
     def renamed(self, name: str) -> "Target":
         """The same target under another name."""
