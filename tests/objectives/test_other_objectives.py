@@ -198,3 +198,23 @@ def test_an_annealed_fit_ends_at_the_posterior(on):
     sd = 1 / np.sqrt(4)
     np.testing.assert_allclose(q.bijection.loc[0], np.asarray(target.data["y"]).sum() / 4, atol=0.02)
     np.testing.assert_allclose(np.exp(q.bijection.log_scale[0]), sd, rtol=0.03)
+
+
+@pytest.mark.parametrize("on", ["joint", "kl"])
+def test_an_annealed_fit_far_from_the_prior_is_not_taken_for_one_that_runs_off(on):
+    """The ELBO falls by hundreds of nats while beta grows; closed form: m_i ~ N(3, 1 / 2), y_i ~ N(0, 2)."""
+    y = np.full(20, 6.0)
+    target = tw.from_likelihood(
+        lambda p: norm.logpdf(p["m"]).sum(),
+        lambda p, data: norm.logpdf(data["y"], p["m"], 1.0),
+        {"m": tw.real(20)},
+        {"y": y},
+    )
+    process = Fit(ReverseKL(target, 64, annealing=Annealing(2000, 0.01, on)), learning_rate=0.05)
+    fitted = run(process, process.init(tw.make_flow("gaussian", 20)), jax.random.key(0), steps=4000)
+    assert fitted.status.ok
+    assert int(fitted.state.n_rollbacks) == 0
+    u = np.asarray(fitted.state.model.sample(1, 20_000))
+    np.testing.assert_allclose(u.mean(0), 3.0, atol=0.05)
+    np.testing.assert_allclose(u.std(0), np.sqrt(0.5), rtol=0.05)
+    np.testing.assert_allclose(fitted.history["elbo"][-50:].mean(), stats.norm.logpdf(y, 0, np.sqrt(2)).sum(), atol=0.1)

@@ -8,7 +8,9 @@ import pytest
 from jax.scipy.stats import norm
 
 import thalweg as tw
-from thalweg.distributions import AbstractDistribution
+from thalweg import problems
+from thalweg.bijections import AbstractBijection
+from thalweg.distributions import AbstractDistribution, Transformed
 from thalweg.posterior._leak import Corrected, missed_mass
 
 
@@ -46,3 +48,48 @@ def test_a_part_that_is_left_out_is_found(share, found, seed):
     draws = Corrected(np.asarray(u), np.full(len(u), 1 / len(u)), log_p, np.asarray(log_q))
     sentence = missed_mass(part, target, draws, np.log(share), jax.random.key(seed), doubtful=False)
     assert ("leave the flow" in (sentence or "")) == found, sentence
+
+
+class Funnel(AbstractBijection):
+    """v = 3 z_0, x_i = exp(v / 2) z_i: Neal's funnel in 10 dimensions, of a standard normal."""
+
+    in_shape = out_shape = (10,)
+    context_shape = None
+    forward_cost = inverse_cost = "direct"
+
+    def _forward_and_log_det(self, z, context):
+        v = 3 * z[0]
+        return jnp.concatenate([v[None], jnp.exp(v / 2) * z[1:]]), jnp.log(3.0) + 9 * v / 2
+
+    def _inverse_and_log_det(self, x, context):
+        return jnp.concatenate([x[:1] / 3, jnp.exp(-x[0] / 2) * x[1:]]), -jnp.log(3.0) - 9 * x[0] / 2
+
+
+class Above(AbstractDistribution):
+    """A standard normal where its first coordinate is above its quantile of order `lost`."""
+
+    lost: float = eqx.field(static=True)
+    shape = (10,)
+    context_shape = None
+
+    def _sample_and_log_q(self, key, context):
+        own, other = jax.random.split(key)
+        first = norm.ppf(jax.random.uniform(own, minval=max(self.lost, 1e-9)))
+        z = jnp.concatenate([first[None], jax.random.normal(other, (9,))])
+        return z, self._log_prob(z, context)
+
+    def _log_prob(self, z, context):
+        return jnp.where(norm.cdf(z[0]) >= self.lost, norm.logpdf(z).sum() - np.log(1 - self.lost), -jnp.inf)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("lost", [0.0, 0.05])
+def test_the_neck_of_a_funnel_is_found_in_the_flows_own_coordinates(lost, seed):
+    target = problems.funnel().target
+    flow = Transformed(Above(lost), Funnel())
+    u, log_q = flow.sample_and_log_q(seed, 10_000)
+    log_p = np.asarray(jax.vmap(target.log_density)(u))
+    np.testing.assert_allclose(log_p - log_q, np.log(1 - lost), atol=1e-8)
+    draws = Corrected(np.asarray(u), np.full(len(u), 1 / len(u)), log_p, np.asarray(log_q))
+    sentence = missed_mass(flow, target, draws, np.log(1 - lost), jax.random.key(seed), doubtful=False)
+    assert ("leave the flow" in (sentence or "")) == (lost > 0), sentence

@@ -61,7 +61,8 @@ class Fit(AbstractJittedProcess[FitState]):
 
     The learning rate rises over the warm-up, stays, and once the objective has settled (its mean over the last window
     is no better than the one before it by more than the noise of their difference), or so much of the steps or of the
-    time is used up, falls to 0 along a half cosine; then the fit stops. A step whose loss or gradient is not finite is
+    time is used up, falls to 0 along a half cosine; then the fit stops. An objective that is annealed is judged, and
+    the fit cools down, once it no longer changes. A step whose loss or gradient is not finite is
     skipped and counted; a run of them, or an objective that runs off, rolls the fit back, to warm up again to half the
     learning rate.
 
@@ -143,9 +144,10 @@ class Fit(AbstractJittedProcess[FitState]):
         self, state: FitState, history: dict[str, np.ndarray], *, steps: int, hurry: bool
     ) -> tuple[FitState, Status | None]:
         """Roll back after bad steps or far too low ones; cool down when the objective has settled; stop when cool."""
-        done = len(history["elbo"])
-        lost, slack = _shortfall(history["elbo"], self.chunk)
-        dip, noise = _dip(history["elbo"], self.chunk)
+        done, change = len(history["elbo"]), self.objective.steps_of_change
+        elbo = history["elbo"][change:]
+        lost, slack = _shortfall(elbo, self.chunk)
+        dip, noise = _dip(elbo, self.chunk)
         ran_off = lost > _LOST_NATS + _LOST_SPREADS * slack or dip > _DIP_NATS + _DIP_SPREADS * noise
         if int(state.bad_run) >= min(_BAD_RUN, self.chunk) or ran_off:
             return self._roll_back(state, done)
@@ -155,8 +157,8 @@ class Fit(AbstractJittedProcess[FitState]):
         start, length = (int(c) for c in state.cooling[:2])
         if start >= 0:
             return state, (_REASONS[int(state.cooling[2])] if done >= start + length else None)
-        length = max(1, round(self.cool_share * steps))
-        settled = self.window is not None and _has_settled(history["elbo"], self.window)
+        length = max(1, min(round(self.cool_share * steps), steps - change))
+        settled = self.window is not None and _has_settled(elbo, self.window)
         if settled or hurry or done >= steps - length:
             reason = _REASONS.index(Status.CONVERGED if settled else Status.BUDGET if hurry else Status.ALL_STEPS)
             length = min(length, max(steps - done, 1)) if not hurry else max(1, min(length, done // 2))

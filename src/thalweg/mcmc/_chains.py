@@ -93,6 +93,28 @@ class IndependenceChains(AbstractChains):
         return Count(values=int(records["leaps"].sum()))
 
 
+class LatentDensity(eqx.Module):
+    """The target's density of z, u = f(z): p(f(z)) |det f'(z)|, all but the base's where the flow has learnt p."""
+
+    flow: Transformed
+    target: Target
+
+    @property
+    def size(self) -> int:
+        """The dimension of z."""
+        return self.target.size
+
+    @property
+    def data(self) -> Any:
+        """The target's."""
+        return self.target.data
+
+    def log_density(self, z: Array) -> Scalar:
+        """At one z."""
+        u, log_det = self.flow.bijection.forward_and_log_det(z)
+        return self.target.log_density(u) + log_det
+
+
 class LatentChains(AbstractChains):
     """Hamiltonian Monte Carlo on z of u = f(z), where the target is all but the flow's base."""
 
@@ -105,7 +127,7 @@ class LatentChains(AbstractChains):
     def step(self, state: _State, key: PRNGKeyArray, index: Array) -> tuple[_State, dict[str, Scalar]]:
         """One trajectory a chain."""
         keys = jax.random.split(key, state.draws.shape[1])
-        log_density = _latent_log_density(self.flow, self.target)
+        log_density = LatentDensity(self.flow, self.target).log_density
         step = partial(step_hamiltonian, log_density, self.tuning)
         chains, chance, leaps = jax.vmap(step)(keys, state.chains)
         kept = self._keep(state, index, jax.vmap(self.flow.bijection.forward)(chains.position))
@@ -120,14 +142,6 @@ def _told(chains: Any, chance: Array) -> dict[str, Scalar]:
     return {"elbo": chains.logdensity.mean(), "acceptance": chance.mean()}
 
 
-def _latent_log_density(flow: Transformed, target: Target) -> Any:
-    def log_density(z: Array) -> Scalar:
-        u, log_det = flow.bijection.forward_and_log_det(z)
-        return target.log_density(u) + log_det
-
-    return log_density
-
-
 @wide_jit
 def _start_independence(target: Target, u: Array, log_q: Array) -> Any:
     return jax.vmap(lambda *at: start_independence(target.log_density, Proposal(*at)))(u, log_q)
@@ -135,7 +149,7 @@ def _start_independence(target: Target, u: Array, log_q: Array) -> Any:
 
 @wide_jit
 def _start_latent(flow: Transformed, target: Target, u: Array, key: PRNGKeyArray) -> tuple[Any, Tuning, Array]:
-    log_density = _latent_log_density(flow, target)
+    log_density = LatentDensity(flow, target).log_density
     positions, tuning, leaps = tune_hamiltonian(log_density, jax.vmap(flow.bijection.inverse)(u), key, _WARM_UP)
     return jax.vmap(lambda z: start_hamiltonian(log_density, z))(positions), tuning, leaps
 

@@ -20,6 +20,11 @@ class AbstractObjective(eqx.Module):
         """Of a log density's gradient, at each call."""
         return 0
 
+    @property
+    def steps_of_change(self) -> int:
+        """The steps of a fit after which it is the same at all; before, its values at two steps say nothing."""
+        return 0
+
     def at(self, index: Array) -> "AbstractObjective":
         """The objective at a step of a fit; the same at all, unless it is annealed."""
         return self

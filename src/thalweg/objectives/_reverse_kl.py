@@ -1,6 +1,7 @@
 """Reverse KL: the negative evidence lower bound of a target."""
 
 import dataclasses
+import math
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -87,6 +88,11 @@ class ReverseKL(AbstractObjective):
     def evaluations(self) -> int:
         """One of each draw."""
         return self.n_draws
+
+    @property
+    def steps_of_change(self) -> int:
+        """Those until beta is 1."""
+        return 0 if self.annealing is None else math.ceil((1 - self.annealing.first) * self.annealing.steps)
 
     def at(self, index: Array) -> "ReverseKL":
         """The objective at step `index`: beta is that step's."""

@@ -1,6 +1,6 @@
 """Draws of a flow pushed through the target, in pieces of one size so that nothing recompiles for another n."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import equinox as eqx
 import jax
@@ -8,14 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core import Array, PRNGKeyArray, PyTree, as_key, from_numpy, in_pieces, split_on_host, wide_jit
+from thalweg.bijections import TriangularAffine
 from thalweg.distributions import (
     AbstractAuxiliaryDistribution,
     AbstractDistribution,
     AbstractSampler,
     DefensiveDraws,
+    Transformed,
     defensive_draws,
 )
-from thalweg.targets import AbstractSpace, Target, log_density_of_rows
+from thalweg.mcmc import LatentDensity
+from thalweg.targets import AbstractSpace, Target, log_density_of_rows, value_and_score_of_rows
 
 PIECE = 1000
 """Draws a call."""
@@ -51,6 +54,16 @@ def _score_rows(flow: AbstractSampler, u: Array) -> Array:
     if isinstance(flow, AbstractDistribution):
         return flow.log_prob(u)
     raise TypeError(f"{type(flow).__name__} is neither an exact nor an auxiliary distribution")
+
+
+@wide_jit
+def _push_rows(flow: Transformed, z: Array) -> Array:
+    return jax.vmap(flow.bijection.forward)(z)
+
+
+@wide_jit
+def _pull_rows(flow: Transformed, u: Array) -> Array:
+    return jax.vmap(flow.bijection.inverse)(u)
 
 
 @eqx.filter_jit
@@ -125,6 +138,8 @@ def rehearse(flow: AbstractSampler, target: Target) -> None:
     """Compile all that a posterior of `target` with a flow like this will ask for, on one piece of rows."""
     u = weigh(flow, target, as_key(0), PIECE).u
     score(flow, u)
+    if bends(flow):
+        value_and_score_of_rows(LatentDensity(flow, target), push(flow, pull(flow, u))[:1])
     params = constrain(target.space, target.data, u)
     derive(target, params)
     predict(target, as_key(0), params)
@@ -151,6 +166,25 @@ def unconstrain(space: AbstractSpace, data: PyTree, draws: dict[str, Any]) -> tu
 def score(flow: AbstractSampler, u: np.ndarray) -> np.ndarray:
     """Log q of rows of R^d; for an auxiliary flow a lower bound of it."""
     return in_pieces(lambda _, rows: _score_rows(flow, rows), u, PIECE)
+
+
+def bends(flow: AbstractSampler) -> TypeGuard[Transformed]:
+    """Whether it is a base pushed through more than an affine map, one that is cheap to go along."""
+    return (
+        isinstance(flow, Transformed)
+        and not isinstance(flow.bijection, TriangularAffine)
+        and flow.bijection.forward_cost == "direct"
+    )
+
+
+def push(flow: Transformed, z: np.ndarray) -> np.ndarray:
+    """Rows of the base's space, pushed through the flow."""
+    return in_pieces(lambda _, rows: _push_rows(flow, rows), z, PIECE)
+
+
+def pull(flow: Transformed, u: np.ndarray) -> np.ndarray:
+    """Rows z that `push` gives u for."""
+    return in_pieces(lambda _, rows: _pull_rows(flow, rows), u, PIECE)
 
 
 def derive(target: Target, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -18,23 +18,34 @@ _NUMBERS_AT_ONCE = 10_000_000
 """Rows times numbers of data evaluated at once, to bound memory."""
 
 
+@runtime_checkable
+class HasLogDensity(Protocol):
+    """A log density on R^size, with the data that it sees at once."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def data(self) -> Any: ...
+    def log_density(self, u: Array, /) -> Any: ...
+
+
 @eqx.filter_jit
 def _value_piece(target: Target, u: Array) -> Array:
     return _blockwise(target, target.log_density, u)
 
 
 @eqx.filter_jit
-def _score_piece(target: Target, u: Array) -> tuple[Array, Array]:
+def _score_piece(target: HasLogDensity, u: Array) -> tuple[Array, Array]:
     return _blockwise(target, jax.value_and_grad(target.log_density), u)
 
 
-def _at_once(target: Target) -> int:
+def _at_once(target: HasLogDensity) -> int:
     """How many rows."""
     numbers = sum(x.size for x in jax.tree.leaves(target.data)) + target.size
     return max(1, _NUMBERS_AT_ONCE // numbers)
 
 
-def _blockwise(target: Target, function: Callable[[Array], Any], u: Array) -> Any:
+def _blockwise(target: HasLogDensity, function: Callable[[Array], Any], u: Array) -> Any:
     block = _at_once(target)
     if block >= len(u):
         return over_batch(function, {"u": (u, (target.size,))})
@@ -95,7 +106,7 @@ def log_density_of_rows(target: Target, u: np.ndarray) -> np.ndarray:
         return in_pieces(lambda _, rows: _value_piece(wide, rows), u.astype(np.float64), _VALUES)
 
 
-def value_and_score_of_rows(target: Target | Stack, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def value_and_score_of_rows(target: HasLogDensity | Stack, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The log density and its gradient at rows of R^d, (n, d) to (n,) and (n, d)."""
     count(gradients=len(u))
     if isinstance(target, Stack):
