@@ -391,3 +391,35 @@ def test_a_density_that_does_not_fall_off_is_named():
 def test_the_status_says_why_it_stopped():
     posterior = tw.infer(_target(), "realnvp", steps=100, progress=False)
     assert "all the steps asked for were taken" in posterior.steps_taken[-1]
+
+
+CENTRE = np.array([1.0, 2.0])
+DESIGN = np.random.default_rng(0).normal(size=(50, 2))
+RESPONSE = DESIGN @ CENTRE + np.random.default_rng(1).normal(size=50)
+
+
+def _least_squares(p):
+    return -0.5 * ((DESIGN @ p["x"] - RESPONSE) ** 2).sum()
+
+
+def _log_evidence_of_least_squares():
+    """By completing the square."""
+    _, rest, *_ = np.linalg.lstsq(DESIGN, RESPONSE, rcond=None)
+    return np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(DESIGN.T @ DESIGN)[1] - 0.5 * rest.item()
+
+
+@pytest.mark.parametrize(
+    ("log_density", "truth"),
+    [
+        (lambda p: -0.5 * ((p["x"] - CENTRE) ** 2).sum(), np.log(2 * np.pi)),
+        (_least_squares, _log_evidence_of_least_squares()),
+        (lambda p: -0.5 * (p["x"] ** 2).sum() + jnp.log(CENTRE).sum(), np.log(2 * np.pi) + np.log(2.0)),
+    ],
+)
+def test_a_log_density_that_closes_over_numpy_arrays(log_density, truth):
+    """In one precision, the other, and the first again, in one process: JAX keeps the constants of a function."""
+    with jax.enable_x64(False):
+        target = tw.from_function(log_density, {"x": tw.real(2)})
+        for dtype in ("float32", "float64", "float32"):
+            evidence = tw.infer(target, "gaussian", dtype=dtype, progress=False).log_evidence
+            assert abs(evidence.value - truth) < 5 * evidence.standard_error
