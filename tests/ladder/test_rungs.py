@@ -21,6 +21,7 @@ from thalweg.ladder._rungs import (
     Chains,
     Flow,
     FlowEachMode,
+    FlowOfAll,
     GaussianAgain,
     GaussianEachMode,
     Particles,
@@ -83,6 +84,16 @@ def three_normals():
     def log_density(p):
         each = [norm.logpdf(p["x"], jnp.asarray(m), 1.0).sum() for m in ((0.0, 0.0), (10.0, 0.0), (0.0, 10.0))]
         return jax.nn.logsumexp(jnp.stack(each) + jnp.log(jnp.asarray([0.5, 0.3, 0.2])))
+
+    return tw.from_function(log_density, {"x": tw.real(2)})
+
+
+def ridge(sd):
+    """N(0, sd^2) and N(x^2, 0.3): so sharp that Gaussians along it lie apart."""
+
+    def log_density(p):
+        x, y = p["x"]
+        return norm.logpdf(x, 0, sd) + norm.logpdf(y, x**2, 0.3)
 
     return tw.from_function(log_density, {"x": tw.real(2)})
 
@@ -162,12 +173,7 @@ def test_the_modes_are_reported_with_their_shares(tmp_path):
 
 
 def test_a_ridge_that_several_gaussians_follow_is_no_modes():
-    def log_density(p):
-        x, y = p["x"]
-        return norm.logpdf(x, 0, 3) + norm.logpdf(y, x**2, 0.3)
-
-    posterior = tw.infer(tw.from_function(log_density, {"x": tw.real(2)}), steps=500, progress=False)
-    assert posterior.modes == ()
+    assert tw.infer(ridge(3), steps=500, progress=False).modes == ()
 
 
 def test_each_mode_gets_a_flow_where_they_are_few():
@@ -179,6 +185,21 @@ def test_each_mode_gets_a_flow_where_they_are_few():
     y = posterior.resample(10_000, seed=0)["x"][:, 1]
     assert (y > 0).mean() == pytest.approx(0.6, abs=0.03)
     assert f"a mixture of {len(climb.modes.elbo)} flows realnvp" in climb.steps_taken[-1]
+
+
+def test_one_flow_goes_along_what_passed_for_modes():
+    climb, rung = ascent(ridge(2)), FlowOfAll()
+    assert climb.has_modes
+    gaussians = GaussianEachMode().climb(climb, KEY)
+    assert not gaussians.verdict.ok
+    climb.found["mixture of Gaussians"] = gaussians
+    assert rung.is_due(climb)
+    posterior = rung.climb(climb, KEY)
+    assert is_right(posterior)
+    assert posterior.resample(10_000, seed=0)["x"].mean(0) == pytest.approx([0.0, 4.0], abs=0.3)
+    climb.found["flow"] = posterior
+    assert not rung.is_due(climb)
+    assert not rung.is_due(ascent(normal()))
 
 
 @pytest.mark.slow

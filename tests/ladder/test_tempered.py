@@ -65,3 +65,12 @@ def test_forty_modes():
     assert abs(estimate.value) < 4 * estimate.standard_error
     assert estimate.standard_error < 0.02
     assert problem.coverage(posterior.resample(20_000, seed=1)["x"]) > 0.99
+
+
+def test_a_log_density_of_minus_1e12_far_out_does_not_leave_one_particle():
+    """N(1, 1e-5^2 I) in three coordinates, from all over: the first part of the way is one in 1e12."""
+    target = tw.from_function(lambda p: norm.logpdf(p["x"], 1.0, 1e-5).sum(), {"x": tw.real(3)})
+    u, sentence = temper(target, known(np.ones(3), 5.0), jax.random.key(0), budget())
+    assert "and moved 15 times" in sentence
+    np.testing.assert_allclose(u.std(0), 1e-5, rtol=0.1)
+    np.testing.assert_allclose(u.mean(0), 1.0, atol=1e-6)

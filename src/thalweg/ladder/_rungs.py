@@ -196,6 +196,17 @@ class Particles(AbstractRung):
         return settled if settled.verdict.ok or settled.verdict.ess > learnt.verdict.ess else learnt
 
 
+class FlowOfAll(Flow):
+    """One flow, where Gaussians along a sharp bend passed for modes; the verdict knows of those that it leaves out."""
+
+    name = "one flow"
+
+    def is_due(self, ascent: Ascent) -> bool:
+        """Where there seemed to be modes, and nothing that was made for them is trusted."""
+        trusted = any(p.verdict.ok for p in ascent.found.values())
+        return ascent.has_modes and not ascent.gaussian.missed and not trusted
+
+
 class GaussianAgain(AbstractRung):
     """The best Gaussian, weighed once more: a flow can be worse than what it began as."""
 
@@ -222,5 +233,7 @@ RUNGS: tuple[AbstractRung, ...] = (
     Chains(FlowEachMode),
     Particles(),
     Chains(Particles),
+    FlowOfAll(),
+    Chains(FlowOfAll),
     GaussianAgain(),
 )

@@ -23,6 +23,8 @@ _SCOUTS, _LOWER, _LOWER_EACH = 128, 20.0, 2.0
 """Nats, and nats a dimension, below the modes at which a scout's end is still a place to begin at."""
 _KEPT = 0.7
 """Effective share of the particles after a step of the schedule."""
+_LEAST_PART = 1e-30
+"""Of the way, a step."""
 _MOVES, _MOVES_THERE, _LEAPS, _FIRST, _ACCEPTANCE = 6, 2, 5, 0.5, 0.7
 
 
@@ -151,7 +153,13 @@ def _next_part(gain: np.ndarray, left: float) -> float:
     def kept(part: float) -> float:
         return 1 / (len(gain) * (_weights(part * gain) ** 2).sum()) - _KEPT
 
-    return left if kept(left) >= 0 else float(brentq(kept, 0.0, left, xtol=1e-9))  # pyright: ignore[reportArgumentType]
+    if kept(left) >= 0:
+        return left
+    if kept(_LEAST_PART) <= 0:
+        return _LEAST_PART
+    # in its logarithm: from where the log density is -1e12 the first part of the way is one in 1e12
+    ends = np.log(_LEAST_PART), np.log(left)
+    return float(np.exp(brentq(lambda log_part: kept(np.exp(log_part)), *ends, xtol=1e-3)))  # pyright: ignore[reportArgumentType]
 
 
 def _all_over(target: Target, modes: Fitted, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
