@@ -159,6 +159,8 @@ def test_wrong_draws(arguments, message):
         (lambda: ReverseKL(TARGET, 0), "`n_draws` must be"),
         (lambda: ReverseKL(TARGET, annealing=Annealing(on="kl")), '`annealing` must be on "joint" for a target'),
         (lambda: Renyi(TARGET, float("inf")), "`alpha` must be a finite number, got inf"),
+        (lambda: Renyi(TARGET, 0.5, batch_size=0), "`batch_size` must be"),
+        (lambda: ImportanceWeighted(TARGET, batch_size=-1), "`batch_size` must be"),
     ],
 )
 def test_wrong_settings(make, message):

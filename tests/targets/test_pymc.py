@@ -13,7 +13,7 @@ from scipy import stats
 import thalweg as tw
 from four_forms import SCHOOLS, data_of, pymc_model
 from helpers import count_compiles
-from thalweg.targets import from_pymc
+from thalweg.targets import find_start, from_pymc
 
 pm = pytest.importorskip("pymc")
 pt = pytest.importorskip("pytensor.tensor")
@@ -388,3 +388,11 @@ def test_zero_sums_in_single_precision():
         log_p = jax.vmap(target.log_density)(jnp.asarray(u)) - log_dets
         np.testing.assert_allclose(log_p, stats.norm.logpdf(u, 0, 2).sum(1), rtol=1e-5)
         np.testing.assert_allclose(values["a"].sum(1), 0, atol=1e-6)
+
+
+def test_an_empty_support_is_told_of():
+    with pm.Model() as model:
+        pm.Normal("x")
+        pm.Uniform("u", 2.0, 1.0)
+    with pytest.raises(ValueError, match="because of `u`; a support is empty: its low is not below its high"):
+        find_start(from_pymc(model), 0)

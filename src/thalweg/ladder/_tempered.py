@@ -158,8 +158,8 @@ def _next_part(gain: np.ndarray, left: float) -> float:
     if kept(_LEAST_PART) <= 0:
         return _LEAST_PART
     # in its logarithm: from where the log density is -1e12 the first part of the way is one in 1e12
-    ends = np.log(_LEAST_PART), np.log(left)
-    return float(np.exp(brentq(lambda log_part: kept(np.exp(log_part)), *ends, xtol=1e-3)))  # pyright: ignore[reportArgumentType]
+    found = brentq(lambda log_part: kept(np.exp(log_part)), np.log(_LEAST_PART), np.log(left), xtol=1e-3)
+    return float(np.exp(found))  # pyright: ignore[reportArgumentType]
 
 
 def _all_over(target: Target, modes: Fitted, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg._core import Array, PRNGKeyArray, PyTree, Scalar, check_positive_int, register, requirement
 from thalweg.distributions import AbstractAuxiliaryDistribution, AbstractSampler
@@ -42,6 +43,8 @@ class ImportanceWeighted(AbstractObjective):
         """Raise ValueError for counts below 1."""
         check_positive_int("k", self.k)
         check_positive_int("n_bounds", self.n_bounds)
+        if self.batch_size is not None:
+            check_positive_int("batch_size", self.batch_size)
 
     @property
     def evaluations(self) -> int:
@@ -92,9 +95,11 @@ class Renyi(AbstractObjective):
 
     def __check_init__(self) -> None:
         """Raise ValueError for an order that is no finite number."""
-        if not (isinstance(self.alpha, int | float) and abs(self.alpha) < float("inf")):
+        if not (isinstance(self.alpha, int | float | np.number) and abs(self.alpha) < float("inf")):
             raise ValueError(requirement("alpha", "be a finite number", repr(self.alpha)))
         check_positive_int("n_draws", self.n_draws)
+        if self.batch_size is not None:
+            check_positive_int("batch_size", self.batch_size)
 
     @property
     def evaluations(self) -> int:

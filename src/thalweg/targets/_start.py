@@ -135,12 +135,14 @@ def _blame(target: Target, points: np.ndarray, values: np.ndarray, gradients: np
         return requirement(
             "log_density", "have a finite gradient", got, "look for sqrt, log or division at 0 behind jnp.where"
         )
+    params, log_det = target.space.constrain(jnp.asarray(points[0]), target.data)
+    lost = [n for n, x in params.items() if np.isnan(x).any()]
     if np.isnan(values).all():
         what, remedy = "NaN", "look for log or sqrt of a negative number, 0 / 0 or inf - inf"
+        if np.isnan(log_det) and not lost:
+            remedy = "a support is empty: its low is not below its high"
     elif np.isneginf(values).all():
         what, remedy = "-inf", "a support is wider than the density's, or `init` is needed"
-        params, log_det = target.space.constrain(jnp.asarray(points[0]), target.data)
-        lost = [n for n, x in params.items() if np.isnan(x).any()]
         if lost or np.isneginf(log_det):
             of = f"the support of {_quote(lost)}" if lost else "a support"
             remedy = f"{of} is empty: its low is not below its high"
