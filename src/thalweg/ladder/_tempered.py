@@ -1,5 +1,6 @@
 """Particles led from a wide Student-t to the target through a schedule that finds itself: what modes there are."""
 
+import math
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -158,8 +159,8 @@ def _next_part(gain: np.ndarray, left: float) -> float:
     if kept(_LEAST_PART) <= 0:
         return _LEAST_PART
     # in its logarithm: from where the log density is -1e12 the first part of the way is one in 1e12
-    found = brentq(lambda log_part: kept(np.exp(log_part)), np.log(_LEAST_PART), np.log(left), xtol=1e-3)
-    return float(np.exp(found))  # pyright: ignore[reportArgumentType]
+    ends = math.log(_LEAST_PART), math.log(left)
+    return math.exp(brentq(lambda log_part: kept(math.exp(log_part)), *ends, xtol=1e-3))  # pyright: ignore[reportArgumentType]
 
 
 def _all_over(target: Target, modes: Fitted, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
