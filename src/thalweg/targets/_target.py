@@ -325,6 +325,8 @@ def _check_hashable(function: Any) -> None:
     try:
         hash(function)
     except TypeError as error:
-        got = f"a {type(function).__name__}, which is not"
+        # inside what was made of it
+        own = getattr(function, "function", function)
+        got = f"a {type(own).__name__}, which is not"
         remedy = "pass its arrays through `data`"
         raise ValueError(requirement("log_density", "be hashable, as functions are", got, remedy)) from error
