@@ -252,7 +252,10 @@ NAN = np.array([1.0, np.nan])
             "`log_density` must return one number, a 0-d array, got a tuple",
         ),
         hook_off(lambda: from_function(cast(Any, 3), X), "`log_density` must be a function, got a int"),
-        (lambda: from_function(NotHashable(1.0), X), "`log_density` must be hashable.*got a NotHashable, .*pass its arrays through `data`"),
+        (
+            lambda: from_function(NotHashable(1.0), X),
+            "`log_density` must be hashable.*got a NotHashable, .*through `data`",
+        ),
         (lambda: from_function(lambda: 0.0, X), r"`log_density` must take \(params\) or \(params, data\).*0 arguments"),
         (lambda: from_function(lambda a, b, c: 0.0, X), "got a function of 3 arguments"),
         (
