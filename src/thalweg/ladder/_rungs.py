@@ -64,6 +64,14 @@ class BestGaussian(AbstractRung):
         return is_good(posterior)
 
 
+def _flow_on_the_best(ascent: Ascent, key: PRNGKeyArray) -> Posterior:
+    """A flow on top of the best Gaussian, fitted."""
+    start_key, fit_key = split_on_host(key, 2)
+    parameters = ascent.modes.gaussians[0].parameters
+    start = make_flow(ascent.richer, ascent.target.size, **parameters, seed=start_key)
+    return ascent.fit(start, ascent.richer, fit_key)
+
+
 class Flow(AbstractRung):
     """A flow on top of the best Gaussian, by path gradients; for longer where its weights are not good."""
 
@@ -76,10 +84,7 @@ class Flow(AbstractRung):
 
     def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
         """Fit it."""
-        start_key, fit_key = split_on_host(key, 2)
-        parameters = ascent.modes.gaussians[0].parameters
-        start = make_flow(ascent.richer, ascent.target.size, **parameters, seed=start_key)
-        return ascent.fit(start, ascent.richer, fit_key)
+        return _flow_on_the_best(ascent, key)
 
 
 class Chains(AbstractRung):
@@ -196,7 +201,7 @@ class Particles(AbstractRung):
         return settled if settled.verdict.ok or settled.verdict.ess > learnt.verdict.ess else learnt
 
 
-class FlowOfAll(Flow):
+class FlowOfAll(AbstractRung):
     """One flow, where Gaussians along a sharp bend passed for modes; the verdict knows of those that it leaves out."""
 
     name = "one flow"
@@ -205,6 +210,10 @@ class FlowOfAll(Flow):
         """Where there seemed to be modes, and nothing that was made for them is trusted."""
         trusted = any(p.verdict.ok for p in ascent.found.values())
         return ascent.has_modes and not ascent.gaussian.missed and not trusted
+
+    def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
+        """Fit it."""
+        return _flow_on_the_best(ascent, key)
 
 
 class GaussianAgain(AbstractRung):
