@@ -21,8 +21,8 @@ from thalweg._core import (
     precision,
     register,
     requirement,
+    rows_jit,
     split_on_host,
-    wide_jit,
 )
 from thalweg.diagnostics import uniformity
 from thalweg.infer import checked_settings, prepare_each
@@ -290,7 +290,7 @@ def calibrate(
     )
 
 
-@wide_jit
+@rows_jit
 def _quantities_piece(target: Target, params: dict[str, Array]) -> dict[str, Array]:
     def one(params: dict[str, Array]) -> dict[str, Array]:
         derived = {} if target.deterministic is None else target.deterministic(params, target.data)
@@ -301,7 +301,7 @@ def _quantities_piece(target: Target, params: dict[str, Array]) -> dict[str, Arr
 
 def _quantities(target: Target, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     own = {k: np.asarray(params[k], jnp.result_type(float)) for k in target.names}
-    return in_pieces(lambda _, rows: _quantities_piece(target, rows), own, _PIECE)
+    return in_pieces(_quantities_piece(target), own, _PIECE)
 
 
 def _ranks(target: Target, truth: Mapping[str, np.ndarray], draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -58,11 +58,11 @@ def test_pieces_of_one_size_give_all_rows(n):
     rows = {"x": np.arange(3.0 * n).reshape(n, 3), "i": np.arange(float(n))}
     seen = []
 
-    def function(number, piece):
-        seen.append((number, piece["x"].shape))
+    def function(piece):
+        seen.append(piece["x"].shape)
         return {"sum": piece["x"].sum(1) + piece["i"], "twice": 2 * piece["x"]}
 
     out = in_pieces(function, rows, 4)
     np.testing.assert_array_equal(out["sum"], rows["x"].sum(1) + rows["i"])
     np.testing.assert_array_equal(out["twice"], 2 * rows["x"])
-    assert seen == [(i, (4, 3)) for i in range(-(-n // 4))]
+    assert seen == [(4, 3)] * -(-n // 4)

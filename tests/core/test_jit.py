@@ -1,10 +1,15 @@
-"""Jitted with options: the same numbers, and an XLA that lacks an option is no error."""
+"""Jitted with options: the same numbers, and an XLA that lacks an option is no error; and for rows."""
 
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thalweg._core import _jit, wide_jit
+from helpers import count_compiles
+from thalweg._core import _jit, rows_jit, wide_jit
 
 
 @pytest.mark.parametrize("options", [_jit.OPTIONS, {"xla_no_such_option": 1}], ids=["known", "unknown"])
@@ -22,3 +27,34 @@ def test_what_the_function_raises_comes_through():
 
     with pytest.raises(RuntimeError, match="says the user"):
         wide_jit(fail)(jnp.zeros(3))
+
+
+class Scaled(eqx.Module):
+    factor: jax.Array
+    function: Callable = eqx.field(static=True)
+    power: int
+
+    def __call__(self, x):
+        return self.factor * self.function(x) ** self.power
+
+
+def test_rows_of_numpy_and_what_is_bound():
+    apply = rows_jit(lambda scaled, shift, x: scaled(x) + shift)
+    x = np.linspace(-3, 3, 7)
+    factors, shift = jnp.arange(1.0, 4.0), jnp.asarray(0.5)
+    each = [Scaled(factor, jnp.exp, 2) for factor in factors]
+    with count_compiles() as compiles:
+        found = [apply(scaled, shift)(x) for scaled in each]
+    np.testing.assert_allclose(found, np.arange(1, 4)[:, None] * np.exp(x) ** 2 + 0.5, rtol=1e-12)
+    assert compiles.count == 1
+    for function, power, truth in ((jnp.exp, 3, np.exp(x) ** 3), (jnp.tanh, 2, np.tanh(x) ** 2)):
+        found = apply(Scaled(jnp.asarray(1.0), function, power), jnp.asarray(0.0))(x)
+        np.testing.assert_allclose(found, truth, rtol=1e-12)
+    # None in the place of an array is no array
+    assert rows_jit(lambda one, other, x: x + (one if other is None else other))(jnp.ones(()), None)(x)[0] == -2
+    assert rows_jit(lambda one, other, x: x + (other if one is None else one))(None, jnp.ones(()))(x)[0] == -2
+
+
+def test_an_option_that_is_not_known_to_rows(monkeypatch):
+    monkeypatch.setattr(_jit, "OPTIONS", {"xla_no_such_option": 1})
+    np.testing.assert_allclose(rows_jit(lambda c, x: c * x)(jnp.asarray(2.0))(np.ones(3)), 2.0)

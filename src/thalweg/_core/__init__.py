@@ -14,7 +14,7 @@ from thalweg._core._checks import (
 from thalweg._core._count import Count, count, counted, counting
 from thalweg._core._files import write_atomically
 from thalweg._core._guests import import_guest
-from thalweg._core._jit import wide_jit
+from thalweg._core._jit import rows_jit, wide_jit
 from thalweg._core._log_sum_exp import log_sum_exp
 from thalweg._core._precision import precision, resolve_dtype
 from thalweg._core._random import as_key, from_numpy, key_words, numpy_rng, split_on_host
@@ -65,6 +65,7 @@ __all__ = [
     "register",
     "requirement",
     "resolve_dtype",
+    "rows_jit",
     "split_on_host",
     "stack_modules",
     "trainable",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core._checks import check_trailing_shape
-from thalweg._core._random import from_numpy
+from thalweg._core._random import in_precision
 from thalweg._core._types import Array, Shape
 
 
@@ -53,11 +53,11 @@ def over_batch(
     return jax.tree.map(lambda o: jnp.moveaxis(o, -1, 0).reshape(*batch, *o.shape[:-1]), out)
 
 
-def in_pieces(function: Callable[[int, Any], Any], rows: Any, size: int) -> Any:
+def in_pieces(function: Callable[[Any], Any], rows: Any, size: int) -> Any:
     """Apply a jitted function to pieces of `size` rows, so that no other number of rows compiles it again.
 
     Args:
-        function: (number of the piece, its rows) -> a pytree of arrays, rows first.
+        function: the rows of a piece -> a pytree of arrays, rows first; such as `rows_jit` makes.
         rows: a pytree of arrays, rows first.
         size: rows a piece; the last one is padded by repeating its last row.
 
@@ -65,8 +65,9 @@ def in_pieces(function: Callable[[int, Any], Any], rows: Any, size: int) -> Any:
         The outputs for all rows, as NumPy arrays.
     """
     n = len(jax.tree.leaves(rows)[0])
+    own = jax.tree.map(lambda a: in_precision(np.asarray(a)), rows)
     out = []
-    for i, start in enumerate(range(0, n, size)):
-        kept = np.minimum(np.arange(start, start + size), n - 1)
-        out.append(function(i, jax.tree.map(lambda a, kept=kept: from_numpy(np.asarray(a)[kept]), rows)))
+    for start in range(0, n, size):
+        kept = slice(start, start + size) if start + size <= n else np.minimum(np.arange(start, start + size), n - 1)
+        out.append(function(jax.tree.map(lambda a, kept=kept: a[kept], own)))
     return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs])[:n], *out)

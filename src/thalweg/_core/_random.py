@@ -52,10 +52,14 @@ def from_numpy(numbers: Any) -> Array:
 
     `jnp.asarray` of a NumPy array runs a program, which is compiled anew for every shape.
     """
-    array = np.asarray(numbers)
+    return jax.device_put(in_precision(np.asarray(numbers)))
+
+
+def in_precision(array: np.ndarray) -> np.ndarray:
+    """The array, its floats in the precision that now holds."""
     dtype = jnp.result_type(float) if np.issubdtype(array.dtype, np.floating) else array.dtype
     with np.errstate(over="ignore"):  # what is too large for single precision is inf
-        return jax.device_put(array.astype(dtype, copy=False))
+        return array.astype(dtype, copy=False)
 
 
 def numpy_rng(seed: Seed) -> np.random.Generator:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, in_pieces, split_on_host, wide_jit
+from thalweg._core import Array, PRNGKeyArray, in_pieces, rows_jit, split_on_host
 from thalweg.diagnostics import psis
 from thalweg.distributions import Mixture
 from thalweg.posterior import draw_and_score
@@ -12,13 +12,13 @@ _ROUNDS, _DRAWS, _LEAST = 5, 4000, 1e-3
 _PIECE = 1000
 
 
-@wide_jit
+@rows_jit
 def _responsibilities_piece(mixture: Mixture, u: Array) -> Array:
     return mixture.responsibilities(u)
 
 
 def _responsibilities(mixture: Mixture, u: np.ndarray) -> np.ndarray:
-    return np.asarray(in_pieces(lambda _, rows: _responsibilities_piece(mixture, rows), u, _PIECE), float)
+    return np.asarray(in_pieces(_responsibilities_piece(mixture), u, _PIECE), float)
 
 
 def weigh_components(mixture: Mixture, target: Target, key: PRNGKeyArray) -> Mixture:

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, in_pieces, log_sum_exp, wrap_angle
+from thalweg._core import Array, in_pieces, log_sum_exp, rows_jit, wrap_angle
 from thalweg.ladder._scout import send_scouts
 from thalweg.targets import Target
 
@@ -17,7 +16,7 @@ _NEAR, _WORTH = 0.3, 1.0
 _PIECE = 256
 
 
-@eqx.filter_jit
+@rows_jit
 def _joint_piece(target: Target, params: dict[str, Array]) -> Array:
     return target.each(lambda one: target.log_joint(one, target.data))(params)
 
@@ -51,7 +50,7 @@ def _log_joint_where(target: Target, params: dict[str, np.ndarray], name: str, i
     rows = {n: np.repeat(x, m, axis=0) for n, x in params.items()}
     rows[name] = rows[name].copy()
     rows[name][(slice(None), *index)] = np.concatenate([values] * k)
-    found = in_pieces(lambda _, piece: _joint_piece(target, piece), rows, _PIECE).astype(float).reshape(k, m)
+    found = in_pieces(_joint_piece(target), rows, _PIECE).astype(float).reshape(k, m)
     return np.where(np.isnan(found), -np.inf, found)
 
 

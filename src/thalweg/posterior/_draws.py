@@ -2,12 +2,11 @@
 
 from typing import Any, NamedTuple, TypeGuard
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, PyTree, as_key, from_numpy, in_pieces, split_on_host, wide_jit
+from thalweg._core import Array, PRNGKeyArray, PyTree, as_key, from_numpy, in_pieces, rows_jit, split_on_host, wide_jit
 from thalweg.bijections import TriangularAffine
 from thalweg.distributions import (
     AbstractAuxiliaryDistribution,
@@ -47,7 +46,7 @@ def _draw_piece(flow: AbstractSampler, key: PRNGKeyArray, share: Array) -> Defen
     return defensive_draws(flow, key, PIECE, share)
 
 
-@wide_jit
+@rows_jit
 def _score_rows(flow: AbstractSampler, u: Array) -> Array:
     if isinstance(flow, AbstractAuxiliaryDistribution):
         return flow.log_prob_bounds(0, u).lower
@@ -56,27 +55,27 @@ def _score_rows(flow: AbstractSampler, u: Array) -> Array:
     raise TypeError(f"{type(flow).__name__} is neither an exact nor an auxiliary distribution")
 
 
-@wide_jit
+@rows_jit
 def _push_rows(flow: Transformed, z: Array) -> Array:
     return jax.vmap(flow.bijection.forward)(z)
 
 
-@wide_jit
+@rows_jit
 def _pull_rows(flow: Transformed, u: Array) -> Array:
     return jax.vmap(flow.bijection.inverse)(u)
 
 
-@eqx.filter_jit
+@rows_jit
 def _constrain_rows(space: AbstractSpace, data: PyTree, u: Array) -> dict[str, Array]:
     return jax.vmap(lambda one: space.constrain(one, data)[0])(u)
 
 
-@eqx.filter_jit
+@rows_jit
 def _log_det_rows(space: AbstractSpace, data: PyTree, u: Array) -> Array:
     return jax.vmap(lambda one: space.constrain(one, data)[1])(u)
 
 
-@eqx.filter_jit
+@rows_jit
 def _unconstrain_rows(space: AbstractSpace, data: PyTree, draws: dict[str, Array]) -> tuple[Array, Array]:
     def one(params: dict[str, Array]) -> tuple[Array, Array]:
         u = space.unconstrain(params, data)
@@ -89,18 +88,19 @@ def _nothing(*_: Any) -> dict[str, Array]:
     return {}
 
 
-@eqx.filter_jit
+@rows_jit
 def _derive_rows(target: Target, params: dict[str, Array]) -> dict[str, Array]:
     return target.each(lambda one: (target.deterministic or _nothing)(one, target.data))(params)
 
 
-@eqx.filter_jit
-def _predict_rows(target: Target, key: PRNGKeyArray, number: Array, params: dict[str, Array]) -> dict[str, Array]:
-    keys = jax.random.split(jax.random.fold_in(key, number), next(iter(params.values())).shape[0])
+@rows_jit
+def _predict_rows(target: Target, key: PRNGKeyArray, numbered: tuple[Array, dict[str, Array]]) -> dict[str, Array]:
+    number, params = numbered
+    keys = jax.random.split(jax.random.fold_in(key, number[0] // PIECE), len(number))
     return target.each(lambda at: (target.predictive or _nothing)(*at, target.data))((keys, params))
 
 
-@eqx.filter_jit
+@rows_jit
 def _likelihood_rows(target: Target, params: dict[str, Array]) -> Any:
     return target.each(lambda one: (target.log_likelihood or _nothing)(one, target.data))(params)
 
@@ -111,10 +111,6 @@ def _draw(flow: AbstractSampler, key: PRNGKeyArray, n: int, *, defensive: float)
     # on the host, where the first keys are the same however many there are, and nothing compiles
     pieces = [_draw_piece(flow, own, share) for own in split_on_host(key, -(-n // PIECE))]
     return [np.concatenate([np.asarray(part) for part in parts])[:n] for parts in zip(*pieces, strict=True)]
-
-
-def _number(i: int) -> Array:
-    return from_numpy(np.int32(i))
 
 
 def draw(flow: AbstractSampler, key: PRNGKeyArray, n: int) -> np.ndarray:
@@ -148,24 +144,24 @@ def rehearse(flow: AbstractSampler, target: Target) -> None:
 
 def constrain(space: AbstractSpace, data: PyTree, u: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of R^d as a dict of constrained parameters."""
-    params = in_pieces(lambda _, rows: _constrain_rows(space, data, rows), u, PIECE)
+    params = in_pieces(_constrain_rows(space, data), u, PIECE)
     # JAX gives dicts back in the order of their keys
     return {name: params[name] for name in space.names}
 
 
 def log_det(space: AbstractSpace, data: PyTree, u: np.ndarray) -> np.ndarray:
     """Log-determinants of `constrain` at rows of R^d."""
-    return in_pieces(lambda _, rows: _log_det_rows(space, data, rows), u, PIECE)
+    return in_pieces(_log_det_rows(space, data), u, PIECE)
 
 
 def unconstrain(space: AbstractSpace, data: PyTree, draws: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """(rows of R^d, log-determinants of `constrain` there)."""
-    return in_pieces(lambda _, rows: _unconstrain_rows(space, data, rows), draws, PIECE)
+    return in_pieces(_unconstrain_rows(space, data), draws, PIECE)
 
 
 def score(flow: AbstractSampler, u: np.ndarray) -> np.ndarray:
     """Log q of rows of R^d; for an auxiliary flow a lower bound of it."""
-    return in_pieces(lambda _, rows: _score_rows(flow, rows), u, PIECE)
+    return in_pieces(_score_rows(flow), u, PIECE)
 
 
 def bends(flow: AbstractSampler) -> TypeGuard[Transformed]:
@@ -179,31 +175,32 @@ def bends(flow: AbstractSampler) -> TypeGuard[Transformed]:
 
 def push(flow: Transformed, z: np.ndarray) -> np.ndarray:
     """Rows of the base's space, pushed through the flow."""
-    return in_pieces(lambda _, rows: _push_rows(flow, rows), z, PIECE)
+    return in_pieces(_push_rows(flow), z, PIECE)
 
 
 def pull(flow: Transformed, u: np.ndarray) -> np.ndarray:
     """Rows z that `push` gives u for."""
-    return in_pieces(lambda _, rows: _pull_rows(flow, rows), u, PIECE)
+    return in_pieces(_pull_rows(flow), u, PIECE)
 
 
 def derive(target: Target, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The model's deterministic quantities, {} where it has none."""
     if target.deterministic is None:
         return {}
-    return in_pieces(lambda _, rows: _derive_rows(target, rows), params, PIECE)
+    return in_pieces(_derive_rows(target), params, PIECE)
 
 
 def predict(target: Target, key: PRNGKeyArray, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One replicated data set a row, {} where the model cannot."""
     if target.predictive is None:
         return {}
-    return in_pieces(lambda i, rows: _predict_rows(target, key, _number(i), rows), params, PIECE)
+    n = len(next(iter(params.values())))
+    return in_pieces(_predict_rows(target, key), (np.arange(n, dtype=np.int32), params), PIECE)
 
 
 def pointwise_log_likelihood(target: Target, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The log-likelihood of every observation a row, {} where the model has none."""
     if target.log_likelihood is None:
         return {}
-    out = in_pieces(lambda _, rows: _likelihood_rows(target, rows), params, PIECE)
+    out = in_pieces(_likelihood_rows(target), params, PIECE)
     return out if isinstance(out, dict) else {"y": out}

@@ -14,9 +14,9 @@ from thalweg.posterior._draws import bends, constrain, pull, push, score
 from thalweg.targets import Target, log_density_of_rows, value_and_score_of_rows
 
 _MOST_AT_ENDS = 1e-3
-_CHAINS, _ROUNDS, _MORE_ROUNDS, _LEAPS = 400, 16, 64, 4
+_CHAINS, _ROUNDS, _MORE_ROUNDS, _LEAPS = 384, 16, 64, 4
 _LEAST_LOOKS, _MOST_LOOKS = 2, 10
-"""So many times 400 chains: the fewest where next to none is lost; the most where a few are."""
+"""So many times 384 chains, three pieces of rows: the fewest where next to none is lost; the most where a few are."""
 _TOO_HIGH, _MOST_LOST, _PLAINLY_LOST, _SIGMAS = 5.0, 0.003, 0.02, 2.5
 """A chain is lost where p / q is e^5 times its mean; so many lost chains are too many, so many need no second look; of
 many that stood there at first, as chains that follow p may, as many leave as come, give or take their noise."""
@@ -71,8 +71,8 @@ def missed_mass(
     following it, and where after a while 3 in 1000 more of them than at first stand at p / q above e^5 times its mean,
     they have found a part of p that q lacks. 16 rounds of Hamiltonian Monte Carlo with 4 steps, step sizes log-uniform
     in [0.01, 1] so that narrow and wide directions both have theirs; in the draws' metric and, of a flow that bends,
-    every other time in its own coordinates, where a neck that it lacks is about as wide as the rest. 800 chains, and up
-    to 4000 while more than 1 in 1000 is lost; 64 rounds where k-hat is above its threshold and the weights pass for
+    every other time in its own coordinates, where a neck that it lacks is about as wide as the rest. 768 chains, and up
+    to 3840 while more than 1 in 1000 is lost; 64 rounds where k-hat is above its threshold and the weights pass for
     their evenness. On bananas of which a flow left out 10 to 30 %, 6 to 40 chains in 1000 were lost; on a curved funnel
     of which one left out a tenth, 4 in the draws' metric, 9 in its own coordinates; on flows with the right evidence,
     less than 1. An end of a ridge that holds 3 % was found at two of three seeds; what lies beyond a gap stays unseen.

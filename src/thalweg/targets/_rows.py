@@ -4,12 +4,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, count, in_pieces, over_batch, precision, requirement
+from thalweg._core import Array, count, in_pieces, over_batch, precision, requirement, rows_jit
 from thalweg.targets._target import Target
 
 _VALUES, _SCORES = 1000, 128
@@ -29,12 +28,12 @@ class HasLogDensity(Protocol):
     def log_density(self, u: Array, /) -> Any: ...
 
 
-@eqx.filter_jit
+@rows_jit
 def _value_piece(target: Target, u: Array) -> Array:
     return _blockwise(target, target.log_density, u)
 
 
-@eqx.filter_jit
+@rows_jit
 def _score_piece(target: HasLogDensity, u: Array) -> tuple[Array, Array]:
     return _blockwise(target, jax.value_and_grad(target.log_density), u)
 
@@ -77,11 +76,11 @@ class Stack:
     def value_and_score(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `value_and_score_of_rows`."""
         rows = u.reshape(len(self), -1, self.size).swapaxes(0, 1)
-        value, score = in_pieces(lambda _, r: _score_stack_piece(self._targets[0], self._data, r), rows, _SCORES)
+        value, score = in_pieces(_score_stack_piece(self._targets[0], self._data), rows, _SCORES)
         return value.T.ravel(), score.swapaxes(0, 1).reshape(u.shape)
 
 
-@eqx.filter_jit
+@rows_jit
 def _score_stack_piece(target: Target, data: Any, u: Array) -> tuple[Array, Array]:
     def of_one(data_and_rows: tuple[Any, Array]) -> tuple[Array, Array]:
         data, u = data_and_rows
@@ -101,9 +100,9 @@ def log_density_of_rows(target: Target, u: np.ndarray) -> np.ndarray:
     count(values=len(u))
     wide = target.in_double
     if wide is target:
-        return in_pieces(lambda _, rows: _value_piece(target, rows), u, _VALUES)
+        return in_pieces(_value_piece(target), u, _VALUES)
     with precision("float64"):
-        return in_pieces(lambda _, rows: _value_piece(wide, rows), u.astype(np.float64), _VALUES)
+        return in_pieces(_value_piece(wide), u.astype(np.float64), _VALUES)
 
 
 def value_and_score_of_rows(target: HasLogDensity | Stack, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +110,7 @@ def value_and_score_of_rows(target: HasLogDensity | Stack, u: np.ndarray) -> tup
     count(gradients=len(u))
     if isinstance(target, Stack):
         return target.value_and_score(u)
-    return in_pieces(lambda _, rows: _score_piece(target, rows), u, _SCORES)
+    return in_pieces(_score_piece(target), u, _SCORES)
 
 
 def describe_target(target: Target) -> dict[str, Any]:
