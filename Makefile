@@ -23,10 +23,12 @@ $(PEERS): $(STAMP)
 demo: env
 	$(BIN)/thalweg infer examples/eight_schools/model.py --data examples/eight_schools/data.json --out runs/eight_schools
 
-# two thirds of these tests' time is XLA's, which at its lowest effort but one takes two thirds of it;
-# the slow ones are compiled as users' programs are
+# two thirds of these tests' time is XLA's: it compiles at its lowest effort but one, and what one process has
+# compiled the other finds; the slow ones are compiled as users' programs are
 test: env
-	XLA_FLAGS="--xla_backend_optimization_level=1 $(XLA_FLAGS)" $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" --durations 30 tests
+	XLA_FLAGS="--xla_backend_optimization_level=1 $(XLA_FLAGS)" JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.pytest_cache/xla" \
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" --durations 30 tests
 
 slow: env
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow --durations 15 tests

@@ -127,23 +127,23 @@ def test_too_few_runs_say_nothing():
 
 def test_interrupted_and_resumed_to_the_same_ranks(tmp_path, monkeypatch):
     """In the middle of a group of data sets whose Gaussians are fitted at once; the last group is not full."""
-    monkeypatch.setattr(sys.modules["thalweg.calibrate"], "_TOGETHER", 3)
+    monkeypatch.setattr(sys.modules["thalweg.calibrate"], "_TOGETHER", 2)
     options = {"flow": "gaussian", "seed": 2, "progress": False, "checkpoint": tmp_path / "c.thalweg"}
-    whole = tw.calibrate(FUNCTION, 7, simulate=simulate, **{**options, "checkpoint": None})
+    whole = tw.calibrate(FUNCTION, 5, simulate=simulate, **{**options, "checkpoint": None})
     resample, calls = Posterior.resample, []
 
     def stopping(*arguments, **named):
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return resample(*arguments, **named)
 
     monkeypatch.setattr(Posterior, "resample", stopping)
     with pytest.raises(KeyboardInterrupt):
-        tw.calibrate(FUNCTION, 7, simulate=simulate, **options)
-    resumed = tw.calibrate(FUNCTION, 7, simulate=simulate, resume=True, **options)
-    # four were kept
-    assert len(calls) - 5 == 7 - 4
+        tw.calibrate(FUNCTION, 5, simulate=simulate, **options)
+    resumed = tw.calibrate(FUNCTION, 5, simulate=simulate, resume=True, **options)
+    # three were kept
+    assert len(calls) - 4 == 5 - 3
     np.testing.assert_array_equal(resumed.ranks["mu"], whole.ranks["mu"])
     np.testing.assert_array_equal(resumed.khat, whole.khat)
 

@@ -1,4 +1,4 @@
-"""The flows by name, but for two among the fast tests."""
+"""The flows by name, but for one among the fast tests."""
 
 import pytest
 
