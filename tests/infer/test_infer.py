@@ -21,6 +21,7 @@ from helpers import count_compiles
 from thalweg._core import precision
 from thalweg.bijections import Affine, Hyper, TriangularAffine
 from thalweg.distributions import Augmented, StandardNormal, Transformed
+from thalweg.posterior import make_posterior
 
 
 def regression(params, data):
@@ -336,7 +337,22 @@ def test_what_no_precision_resolves_is_not_trusted():
     target = tw.from_function(lambda p: norm.logpdf(p["x"]) + 1e17, {"x": tw.real()})
     verdict = tw.infer(target, "gaussian", progress=False, dtype="float32").verdict
     assert not verdict.ok
-    assert "float64 resolves 16 nats" in str(verdict)
+    assert "float64 resolves 16 nats: leave out its constants" in str(verdict)
+    assert "try float64" not in str(verdict)
+
+
+def test_what_is_but_rounding_is_told():
+    """1 + e - e is 0 or 2 where only every second whole number is a float64."""
+
+    def log_density(p):
+        return 1e9 * ((1 + jnp.exp(p["x"])) - jnp.exp(p["x"])) + 1e8
+
+    target = tw.from_function(log_density, {"x": tw.real()})
+    flow = tw.make_flow("gaussian", 1, loc=np.array([37.1]), scale_tril=np.array([[0.01]]))
+    posterior = make_posterior(flow, target, seed=0, dtype="float64", trace={}, settings={}, steps_taken=())
+    assert not posterior.verdict.ok
+    assert "the log density is but rounding where the fit ran off to" in str(posterior.verdict)
+    assert "float64" not in str(posterior.verdict)
 
 
 @pytest.mark.parametrize(("n", "rate"), [(2000, 1000), (2000, 10_000), (5000, 50_000)])

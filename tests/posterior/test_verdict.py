@@ -34,6 +34,12 @@ def test_a_heavy_tail_is_refused():
     assert verdict.khat > 0.7
     assert any("k-hat" in reason for reason in verdict.reasons)
     assert verdict.advice
+    assert "float64" not in str(verdict)
+
+
+def test_float64_is_advised_where_it_is_not_used():
+    verdict = judge(RNG.exponential(1.0, 10_000), VALUES.astype(np.float32))
+    assert "or try float64" in str(verdict)
 
 
 def test_one_draw_that_found_another_mode_is_heard():
@@ -52,6 +58,7 @@ def test_a_short_heavy_tail_of_even_weights_is_passed():
     verdict = judge(even, VALUES)
     assert verdict.khat > 0.7
     assert verdict.raw_ok
+    assert "of weights that are all but even" in str(verdict)
 
 
 def test_few_effective_draws_are_refused():

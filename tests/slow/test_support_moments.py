@@ -16,6 +16,7 @@ N = 10_000
 TILT = np.array([0.6, -0.8, 0.0])
 CENTER = np.array([1.0, -2.0, 0.5, 3.0])
 SCALE = np.array([[1.0, 0.4], [0.4, 2.0]])
+PRIOR = np.array([[2, 0.5, 0], [0.5, 1, 0.3], [0, 0.3, 3]])
 ALPHA = np.array([2.0, 3.0, 1.5])
 
 
@@ -94,6 +95,13 @@ LAWS = {
         lambda x: jnp.log(jnp.linalg.det(x)) * (7 - 3) / 2 - 0.5 * jnp.trace(jnp.linalg.inv(SCALE) @ x),
         half,
         moments([7 * 1.0, 7 * 2.0, 7 * 0.4], [2 * 7 * 1.0, 2 * 7 * 4.0, 7 * (0.4**2 + 2.0)]),
+    ),
+    # inverse Wishart as its formula is written: all but singular matrices make the inverse rounding, without bound
+    "covariance, by its inverse": (
+        tw.covariance(3),
+        lambda x: -(12 + 4) / 2 * jnp.linalg.slogdet(x)[1] - 0.5 * jnp.trace(jnp.asarray(PRIOR) @ jnp.linalg.inv(x)),
+        lambda x: x,
+        PRIOR / (12 - 4),
     ),
     "unit_vector": (
         tw.unit_vector(3),

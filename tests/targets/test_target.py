@@ -19,6 +19,7 @@ from thalweg.targets import (
     from_function,
     from_likelihood,
     interval,
+    is_rounding,
     positive,
     real,
     simplex,
@@ -395,6 +396,16 @@ def test_a_dependent_bound_in_a_target():
     )
     u = jnp.array([0.5, 0.0])
     assert float(target.log_density(u)) == pytest.approx(0.5 + 0.5 + np.log(0.25))
+
+
+def test_rounding_is_told_from_a_log_density():
+    """1 + e - e is 1, but 0 or 2 where e is so large that only every second whole number is a float64."""
+    target = from_function(lambda p: 1e3 * ((1 + jnp.exp(p["x"])) - jnp.exp(p["x"])) - 1e3 * p["x"], {"x": real()})
+    assert is_rounding(target, np.linspace(37, 37.3, 100)[:, None]).mean() > 0.3
+    assert not is_rounding(target, np.linspace(-3, 3, 100)[:, None]).any()
+    # the log of a wall is no rounding
+    walled = from_function(lambda p: jnp.where(p["x"] < 1, -(p["x"] ** 2), -jnp.inf), {"x": real()})
+    assert not is_rounding(walled, np.array([[0.5], [2.0]])).any()
 
 
 @pytest.mark.parametrize("at_once", [10_000_000, 500])

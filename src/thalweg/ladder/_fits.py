@@ -14,7 +14,7 @@ from thalweg.ladder._modes import NATS, Fitted, Mode
 from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send_scouts_each, unseen
 from thalweg.objectives import ReverseKL
 from thalweg.run import Checkpoint, Limit, Progress, Status, run
-from thalweg.targets import Stack, Starts, Target, log_density_of_rows
+from thalweg.targets import Stack, Starts, Target, is_mostly_rounding, log_density_of_rows
 
 _N_STARTS, _WIDEST, _WIDER = 3, 10.0, 3.0
 _ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 60, 6
@@ -23,6 +23,8 @@ _MOST_IDLE_ALONE = 2
 rounds in a row that find none, at last where there is one mode."""
 _FEWEST, _FEWEST_INSIDE = 100, 0.1
 """Draws by which a start's ELBO is judged; the share of them where there is density."""
+_SUSPECT = 1e6
+"""An ELBO above which the log density may be rounding there: that has no bound."""
 _ENDS, _WORSE = 20, 1.0
 """A flow whose last steps' median ELBO is this many nats below that of its first ones is dropped."""
 
@@ -67,7 +69,8 @@ class Reached(NamedTuple):
 def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generator, n: int = 1000) -> np.ndarray:
     """The ELBO of each start's Gaussian, from the same standard draws, n in all.
 
-    Of one that reaches beyond a wall, where the density is 0, that of the Gaussian cut off there.
+    Of one that reaches beyond a wall, where the density is 0, that of the Gaussian cut off there; -inf where the log
+    density is but rounding.
     """
     loc, tril = state.loc, state.scale_tril
     k, d = loc.shape
@@ -79,7 +82,10 @@ def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generat
     inside = ~np.isneginf(log_p)
     share = np.maximum(inside.mean(1), 1 / log_p.shape[1])
     elbo = np.where(inside, log_p - log_q, 0).mean(1) / share + np.log(share) + log_scale
-    return np.where(inside.mean(1) >= _FEWEST_INSIDE, elbo, -np.inf)
+    known = inside.mean(1) >= _FEWEST_INSIDE
+    for i in np.flatnonzero(elbo > _SUSPECT):
+        known[i] &= not is_mostly_rounding(target, u[i])
+    return np.where(known, elbo, -np.inf)
 
 
 def fit_gaussians(
@@ -115,7 +121,9 @@ def fit_gaussians(
             break
         scout_key, fit_key, judge_key = split_on_host(round_key, 3)
         # lower ends would hold next to nothing, were they three times as wide each way as the widest mode
-        least = modes.elbo[0] - NATS - modes.log_volumes(target).max() - target.size * np.log(_WIDER)
+        least = -np.inf
+        if np.isfinite(modes.elbo[0]):
+            least = modes.elbo[0] - NATS - modes.log_volumes(target).max() - target.size * np.log(_WIDER)
         further = scouts.elsewhere(modes, _MORE_ELSEWHERE if modes.far else _ELSEWHERE, tried, least)
         before = len(modes.elbo)
         if len(further):

@@ -15,12 +15,14 @@ from thalweg.posterior._leak import Corrected, at_an_end, missed_mass
 from thalweg.posterior._posterior import KIND, POOL, SAVED, Posterior, complaint_of
 from thalweg.posterior._tails import look_at_tails
 from thalweg.posterior._verdict import Verdict, judge
-from thalweg.targets import Target, check_same_target, describe_target
+from thalweg.targets import Target, check_same_target, describe_target, is_mostly_rounding
 
 _HEAVY_KHAT = 0.5
 """Weights with a longer tail than this may belong to a target with one."""
 _FINEST = 0.25
 """Nats: rounding of the log density by more than this blurs the weights."""
+_SUSPECT, _LOOKED_AT = 1e6, 200
+"""Size of a log density that may be but rounding; draws by which that is seen."""
 
 
 def make_posterior(
@@ -53,9 +55,11 @@ def make_posterior(
     weighed = weighed or weigh(flow, target, as_key(seed), POOL)
     log_p, log_proposal, log_q = (np.asarray(a, float) for a in (weighed.log_p, weighed.log_proposal, weighed.log_q))
     raw = log_p - log_proposal
-    complaint = complaint_of(raw, weighed.u, target) or _unresolved(weighed.log_p)
+    unresolved = _unresolved(target, weighed)
+    complaint = unresolved or complaint_of(raw, weighed.u, target)
     if complaint:
-        advice = ("mend the log density there, or try float64",)
+        float64 = "" if unresolved or weighed.u.dtype == np.float64 else ", or try float64"
+        advice = (f"mend the log density there{float64}",)
         verdict = Verdict(
             ok=False, raw_ok=False, khat=np.inf, ess=0.0, n_draws=len(raw), reasons=(complaint,), advice=advice
         )
@@ -76,7 +80,7 @@ def make_posterior(
                 light = smoothed.khat <= _HEAVY_KHAT or all_but_even(raw)
                 tails = look_at_tails(target, corrected, importance_ess(raw), rng, briefly=light)
                 failed, evidence = tails.told, evidence.widened(tails.missing)
-        verdict = judge(raw, np.asarray(weighed.u, float), own, failed=failed, missed_mode=missed_mode)
+        verdict = judge(raw, np.asarray(weighed.u), own, failed=failed, missed_mode=missed_mode)
         # their mean is 1: what is the same for all draws need not be multiplied by their noise
         terms = evidence.value + own * (log_p - log_q - evidence.value)
         elbo = (
@@ -101,16 +105,21 @@ def make_posterior(
     )
 
 
-def _unresolved(log_p: np.ndarray) -> str | None:
+def _unresolved(target: Target, weighed: WeighedDraws) -> str | None:
     """A sentence where the log density is so large that its precision cannot tell one draw from another."""
-    finite = np.abs(log_p[np.isfinite(log_p)])
-    gap = float(np.spacing(np.median(finite))) if len(finite) else 0.0
+    seen = np.isfinite(weighed.log_p) & np.isfinite(weighed.u).all(axis=1)
+    size = float(np.median(np.abs(weighed.log_p[seen]))) if seen.any() else 0.0
+    gap = float(np.spacing(np.asarray(size, weighed.log_p.dtype)))
+    if size > _SUSPECT and is_mostly_rounding(target, weighed.u[seen][:_LOOKED_AT]):
+        return (
+            f"the log density is but rounding where the fit ran off to, about {size:.3g} in size: compute it without "
+            "what overflows or cancels there (of a covariance matrix take the Cholesky factor, not inverse and "
+            "determinant), or bound the parameters"
+        )
     if gap <= _FINEST:
         return None
-    return (
-        f"the log density is about {np.median(finite):.3g} in size, where {log_p.dtype} resolves {gap:.2g} nats: use "
-        "float64, or leave out its constants"
-    )
+    remedy = ("" if weighed.log_p.dtype == np.float64 else "use float64, or ") + "leave out its constants"
+    return f"the log density is about {size:.3g} in size, where {weighed.log_p.dtype} resolves {gap:.2g} nats: {remedy}"
 
 
 def load(path: str | Path, target: Target | None = None) -> Posterior:

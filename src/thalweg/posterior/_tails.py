@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.targets import Target, log_density_of_rows
+from thalweg.targets import Target, is_rounding, log_density_of_rows
 
 _ROWS, _LINES, _PER_DECADE = 32, 16, 6
 """Draws that lines go through; coordinates that they go along, those of the longest tails, beside the way out; points
@@ -16,6 +16,8 @@ _FINEST, _FARTHEST = -2.5, 3.0
 """Decades of the points on a line, in robust sd from its draw."""
 _OUTWARD = float(np.log10(7.0))
 """And of those on the way out: to e^7 times the draw's distance."""
+_SUSPECT = 10.0
+"""Nats above the draw in a line's middle, from which the log density may be but rounding."""
 _INSIDE = 0.998
 """The share of the draws within the bound beyond which mass is looked for."""
 _MOST_MISSING, _MOST_TOGETHER, _SIGMAS = 0.003, 0.02, 2.5
@@ -150,10 +152,13 @@ def _offsets(farthest: float, per_decade: int) -> np.ndarray:
 
 
 def _densities(target: Target, lines: np.ndarray) -> np.ndarray:
-    """Log p at points on lines, (rows, points, d) to (rows, points); -inf where it is no number."""
-    flat = lines.reshape(-1, lines.shape[-1]).astype(jnp.result_type(float))
-    found = np.asarray(log_density_of_rows(target, flat), float).reshape(lines.shape[:2])
-    return np.where(np.isfinite(found), found, -np.inf)
+    """Log p at points on lines, (rows, points, d) to (rows, points); -inf where it is no number, or but rounding."""
+    lines = lines.astype(jnp.result_type(float))
+    found = np.asarray(log_density_of_rows(target, lines.reshape(-1, lines.shape[-1])), float).reshape(lines.shape[:2])
+    found = np.where(np.isfinite(found), found, -np.inf)
+    if (high := found > found[:, [found.shape[1] // 2]] + _SUSPECT).any():
+        found[high] = np.where(is_rounding(target, lines[high]), -np.inf, found[high])
+    return found
 
 
 def _chance(log_p: np.ndarray, offsets: np.ndarray, beyond: np.ndarray) -> tuple[float, float]:

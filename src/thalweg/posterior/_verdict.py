@@ -53,6 +53,8 @@ class Verdict:
         else:
             head = "Do not trust it"
         shape = f"k-hat {self.khat:.2f}" if self.rhat is None else f"R-hat {self.rhat:.3f}"
+        if self.ok and self.rhat is None and self.khat >= khat_threshold(self.n_draws):
+            shape += " of weights that are all but even"
         figures = f"{shape}, {self.ess:,.0f} effective of {self.n_draws:,} draws"
         tail = f" ({figures})" + (": " + "; ".join(self.reasons) if self.reasons else "")
         return head + tail + ("." if not self.advice else ". To do: " + "; ".join(self.advice) + ".")
@@ -70,7 +72,7 @@ def judge(
 
     Args:
         raw_log_weights: log p less the log density that they were drawn with, of S draws.
-        values: the draws in unconstrained coordinates, (S, d).
+        values: the draws in unconstrained coordinates, (S, d), in the fit's precision.
         own: weights that make them draws of the flow; None for 1.
         failed: a sentence where the fit itself failed.
         missed_mode: a sentence on a mode that the flow leaves out.
@@ -108,7 +110,8 @@ def judge(
         advice.append('begin at the modes (`init=`), or let flow="auto" make a mixture of them')
     if reasons and not (missed_mode and len(reasons) == 1):
         advice.append("give more steps, or a richer flow such as spline")
-        advice.append("check the parametrisation (non-centred hierarchies fit better), or try float64")
+        float64 = "" if values.dtype == np.float64 else ", or try float64"
+        advice.append(f"check the parametrisation (non-centred hierarchies fit better){float64}")
     return Verdict(ok, raw_ok, khat, ess, n, tuple(reasons), tuple(advice), missed_mode=missed_mode)
 
 
@@ -159,6 +162,7 @@ def _movement(values: np.ndarray, log_weights: np.ndarray, own: np.ndarray) -> t
         mean = (w * values).sum(0)
         return mean, np.sqrt(np.maximum((w * (values - mean) ** 2).sum(0), np.finfo(float).tiny))
 
+    values = values.astype(float)
     (mean, sd), (raw_mean, raw_sd) = moments(np.exp(log_weights)), moments(own)
     shift = np.max(np.abs(raw_mean - mean) / sd)
     ratios = np.log(raw_sd / sd)

@@ -11,7 +11,7 @@ class Status(enum.Enum):
     BUDGET = "the budget was used up before the objective settled; give more of it"
     DIVERGED = (
         "the objective was not finite, or ran off, again and again, even with smaller steps; check the log density for "
-        "NaN and overflow near the draws, or try float64"
+        "NaN, overflow and rounding near the draws (float64 has less of them)"
     )
 
     @property

@@ -9,6 +9,8 @@ from thalweg.targets._rows import (
     Stack,
     check_same_target,
     describe_target,
+    is_mostly_rounding,
+    is_rounding,
     log_density_of_rows,
     value_and_score_of_rows,
 )
@@ -59,6 +61,8 @@ __all__ = [
     "from_stan",
     "greater_than",
     "interval",
+    "is_mostly_rounding",
+    "is_rounding",
     "less_than",
     "log_density_of_rows",
     "ordered",

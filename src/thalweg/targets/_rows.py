@@ -16,6 +16,9 @@ _VALUES, _SCORES = 1000, 128
 _NUMBERS_AT_ONCE = 10_000_000
 """Rows times numbers of data evaluated at once, to bound memory."""
 
+_LAST_DIGIT, _MUCH_ROUNDING = 1e-14, 0.2
+"""A relative change that should not matter; the share of rows where it does from which a place is but rounding."""
+
 
 @runtime_checkable
 class HasLogDensity(Protocol):
@@ -103,6 +106,22 @@ def log_density_of_rows(target: Target, u: np.ndarray) -> np.ndarray:
         return in_pieces(_value_piece(target), u, _VALUES)
     with precision("float64"):
         return in_pieces(_value_piece(wide), u.astype(np.float64), _VALUES)
+
+
+def is_rounding(target: Target, u: np.ndarray) -> np.ndarray:
+    """Whether the log density at rows is but rounding: another last digit moves it by over a nat; (n, d) to (n,).
+
+    So it is, say, where a density inverts a matrix that is all but singular; without bound, and a fit climbs there.
+    """
+    here = log_density_of_rows(target, u)
+    with np.errstate(invalid="ignore"):
+        moved = here - log_density_of_rows(target, u.astype(np.float64) * (1 + _LAST_DIGIT))
+    return np.isfinite(here) & ~(np.abs(moved) <= 1)
+
+
+def is_mostly_rounding(target: Target, u: np.ndarray) -> bool:
+    """Whether the log density is but rounding at a place, by rows there."""
+    return bool(is_rounding(target, u).mean() > _MUCH_ROUNDING)
 
 
 def value_and_score_of_rows(target: HasLogDensity | Stack, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

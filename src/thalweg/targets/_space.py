@@ -140,7 +140,8 @@ class AbstractSpace(eqx.Module):
         batch = arrays[first].shape[: max(arrays[first].ndim - len(shape), 0)]
         for name, shape in self.shapes.items():
             if arrays[name].shape != (*batch, *shape):
-                got = f"{arrays[name].shape} beside {arrays[first].shape} for {first!r}"
+                beside = f" beside {arrays[first].shape} for {first!r}" if name != first else ""
+                got = f"{arrays[name].shape}{beside}"
                 raise ValueError(
                     requirement(f"{argument}[{name!r}]", f"have shape (..., {', '.join(map(str, shape))})", got)
                 )
