@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from helpers import count_compiles
-from thalweg._core import _jit, rows_jit, wide_jit
+from thalweg._core import _jit, quick_jit, quick_rows_jit, rows_jit, wide_jit
 
 
-@pytest.mark.parametrize("options", [_jit.OPTIONS, {"xla_no_such_option": 1}], ids=["known", "unknown"])
-def test_options_do_not_change_what_is_computed(monkeypatch, options):
-    monkeypatch.setattr(_jit, "OPTIONS", options)
+@pytest.mark.parametrize("unknown", [{}, {"xla_no_such_option": 1}], ids=["known", "unknown"])
+@pytest.mark.parametrize(("jit", "name"), [(wide_jit, "OPTIONS"), (quick_jit, "QUICKLY")])
+def test_options_do_not_change_what_is_computed(monkeypatch, jit, name, unknown):
+    monkeypatch.setattr(_jit, name, getattr(_jit, name) | unknown)
     x = np.linspace(-3, 3, 1001)
-    function = wide_jit(lambda x, name: jnp.exp(x) if name == "exp" else jnp.tanh(x))
+    function = jit(lambda x, name: jnp.exp(x) if name == "exp" else jnp.tanh(x))
     np.testing.assert_allclose(function(jnp.asarray(x), "exp"), np.exp(x), rtol=1e-12)
     np.testing.assert_allclose(function(jnp.asarray(x), "tanh"), np.tanh(x), rtol=1e-12)
 
@@ -55,6 +56,20 @@ def test_rows_of_numpy_and_what_is_bound():
     assert rows_jit(lambda one, other, x: x + (other if one is None else one))(None, jnp.ones(()))(x)[0] == -2
 
 
-def test_an_option_that_is_not_known_to_rows(monkeypatch):
-    monkeypatch.setattr(_jit, "OPTIONS", {"xla_no_such_option": 1})
-    np.testing.assert_allclose(rows_jit(lambda c, x: c * x)(jnp.asarray(2.0))(np.ones(3)), 2.0)
+@pytest.mark.parametrize(("jit", "name"), [(rows_jit, "OPTIONS"), (quick_rows_jit, "QUICKLY")])
+def test_an_option_that_is_not_known_to_rows(monkeypatch, jit, name):
+    monkeypatch.setattr(_jit, name, {"xla_no_such_option": 1})
+    np.testing.assert_allclose(jit(lambda c, x: c * x)(jnp.asarray(2.0))(np.ones(3)), 2.0)
+
+
+def test_what_is_not_for_cpus_alone_is_left_to_the_defaults_elsewhere(monkeypatch):
+    asked = {}
+
+    def jit(**settings):
+        asked.update(settings["compiler_options"])
+        return lambda x: x
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    _jit._where_known(jit, lambda x: x, _jit.QUICKLY)(1)
+    assert asked == {k: v for k, v in _jit.QUICKLY.items() if k.startswith("xla_cpu")}
+    assert asked != _jit.QUICKLY

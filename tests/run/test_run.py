@@ -23,6 +23,7 @@ class Walk(AbstractJittedProcess):
     stop_at: int | None = eqx.field(static=True, default=None)
     signal_at: int | None = eqx.field(static=True, default=None)
     records: ClassVar[tuple[str, ...]] = ("elbo",)
+    quick: ClassVar[bool] = False
 
     def step(self, state, key, index):
         state = state + self.scale * jax.random.normal(key)
@@ -89,6 +90,7 @@ def test_budget_stops():
     class Slow(AbstractJittedProcess):
         chunk: ClassVar[int] = 1
         records: ClassVar[tuple[str, ...]] = ("elbo",)
+        quick: ClassVar[bool] = True
 
         def step(self, state, key, index):
             return state + 1, {"elbo": state}

@@ -14,7 +14,7 @@ from thalweg._core._checks import (
 from thalweg._core._count import Count, count, counted, counting
 from thalweg._core._files import write_atomically
 from thalweg._core._guests import import_guest
-from thalweg._core._jit import rows_jit, wide_jit
+from thalweg._core._jit import quick_jit, quick_rows_jit, rows_jit, wide_jit
 from thalweg._core._log_sum_exp import log_sum_exp
 from thalweg._core._precision import precision, resolve_dtype
 from thalweg._core._random import as_key, from_numpy, key_words, numpy_rng, split_on_host
@@ -61,6 +61,8 @@ __all__ = [
     "over_batch",
     "partition_trainable",
     "precision",
+    "quick_jit",
+    "quick_rows_jit",
     "read_file",
     "register",
     "requirement",

@@ -13,10 +13,19 @@ OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 """XLA's code for CPUs keeps to half of an AVX-512 register unless told: 3 to 6 % of a flow's step. Other devices pass
 over it."""
 
+QUICKLY = {**OPTIONS, "xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
+"""For what runs for seconds at most: XLA compiles the step of a RealNVP in 2.2 s, not 5.6, and it runs 5 to 15 % slower
+(a spline's by a half). Not level 0, whose code has been seen to compute something else. CPUs only."""
+
 
 def wide_jit(function: Callable[..., _Out]) -> Callable[..., _Out]:
     """`equinox.filter_jit` with `OPTIONS`."""
-    return _where_known(partial(eqx.filter_jit, function), function)
+    return _where_known(partial(eqx.filter_jit, function), function, OPTIONS)
+
+
+def quick_jit(function: Callable[..., _Out]) -> Callable[..., _Out]:
+    """`equinox.filter_jit` with the options `QUICKLY`."""
+    return _where_known(partial(eqx.filter_jit, function), function, QUICKLY)
 
 
 def rows_jit(function: Callable[..., _Out]) -> Callable[..., Callable[[Any], _Out]]:
@@ -25,11 +34,21 @@ def rows_jit(function: Callable[..., _Out]) -> Callable[..., Callable[[Any], _Ou
     What is told apart into arrays and the rest once, not at every call, and rows may be NumPy's: of a call's 0.5 ms
     0.05 are left.
     """
+    return _of_rows(function, OPTIONS)
+
+
+def quick_rows_jit(function: Callable[..., _Out]) -> Callable[..., Callable[[Any], _Out]]:
+    """As `rows_jit`, with the options `QUICKLY`."""
+    return _of_rows(function, QUICKLY)
+
+
+def _of_rows(function: Callable[..., _Out], options: dict[str, Any]) -> Callable[..., Callable[[Any], _Out]]:
 
     def of_parts(rest: _Rest, arrays: tuple[Any, ...], rows: Any) -> _Out:
         return function(*rest.around(arrays), rows)
 
-    jitted = _where_known(partial(jax.jit, of_parts, static_argnums=0), function)
+    of_parts.__name__ = function.__name__
+    jitted = _where_known(partial(jax.jit, of_parts, static_argnums=0), function, options)
 
     @wraps(function)
     def bind(*what: Any) -> Callable[[Any], _Out]:
@@ -62,13 +81,18 @@ class _Rest:
         return jax.tree.unflatten(self._structure, [next(given) if is_array else x for x, is_array in pairs])
 
 
-def _where_known(jit: Callable[..., Callable[..., _Out]], function: Callable[..., Any]) -> Callable[..., _Out]:
-    """What `jit` makes with `OPTIONS`, or without where this XLA does not know them."""
-    settings: dict[str, Any] = {"compiler_options": OPTIONS}
-    jitted = [jit(**settings)]
+def _where_known(
+    jit: Callable[..., Callable[..., _Out]], function: Callable[..., Any], options: dict[str, Any]
+) -> Callable[..., _Out]:
+    """What `jit` makes with those of the options that are for the device, or without where this XLA lacks one."""
+    jitted: list[Callable[..., _Out]] = []
 
     @wraps(function)
     def call(*args: Any) -> _Out:
+        if not jitted:
+            # not before the first call: it is the user who chooses the device
+            on_cpu = jax.default_backend() == "cpu"
+            jitted.append(jit(compiler_options={k: v for k, v in options.items() if on_cpu or k.startswith("xla_cpu")}))
         try:
             return jitted[0](*args)
         except jax.errors.JaxRuntimeError as error:

@@ -73,6 +73,7 @@ class Fit(AbstractJittedProcess[FitState]):
         cool_share: share of all steps kept for cooling down.
         window: steps a window of the plateau rule; None never stops early.
         batch: given to the objective at every step.
+        quick: whether there are so few steps that how long they compile matters more than how long they run.
     """
 
     objective: AbstractObjective
@@ -82,6 +83,7 @@ class Fit(AbstractJittedProcess[FitState]):
     window: int | None = eqx.field(static=True)
     batch: Any
     chunk: int = eqx.field(static=True)
+    quick: bool = eqx.field(static=True)
     records: ClassVar[tuple[str, ...]] = ("elbo", "good")
 
     def __init__(
@@ -94,11 +96,12 @@ class Fit(AbstractJittedProcess[FitState]):
         window: int | None = 300,
         batch: Any = None,
         chunk: int = 50,
+        quick: bool = False,
     ) -> None:
         dtype = jnp.result_type(float)
         self.objective, self.batch = objective, batch
         self.learning_rate, self.warm_up = jnp.asarray(np.asarray(learning_rate, dtype)), jnp.asarray(np.int32(warm_up))
-        self.cool_share, self.window, self.chunk = cool_share, window, chunk
+        self.cool_share, self.window, self.chunk, self.quick = cool_share, window, chunk, quick
 
     def init(self, model: Any) -> FitState:
         """The state before the first step; compiles nothing that depends on the model's size."""

@@ -220,11 +220,11 @@ def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n
 
 
 def flow_process(
-    target: Target, *, learning_rate: float, n_draws: int, batch_size: int | None, mesh: Mesh | None
+    target: Target, *, learning_rate: float, n_draws: int, batch_size: int | None, mesh: Mesh | None, quick: bool
 ) -> Fit:
-    """The fit of a flow by path gradients of the reverse KL."""
+    """The fit of a flow by path gradients of the reverse KL; `quick` where it takes few steps, as a `Fit` has it."""
     objective = ReverseKL(target, n_draws, path=True, batch_size=batch_size, mesh=mesh)
-    return Fit(objective, learning_rate=learning_rate)
+    return Fit(objective, learning_rate=learning_rate, quick=quick)
 
 
 def fit_flow(

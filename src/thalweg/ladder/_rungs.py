@@ -150,7 +150,7 @@ class FlowEachMode(AbstractRung):
         """Fit each, weigh them, then the whole."""
         modes, size = ascent.modes.gaussians, ascent.target.size
         weigh_key, start_key, *flow_keys = split_on_host(key, len(modes) + 2)
-        name, process, each = ascent.richer, ascent.process(), []
+        name, process, each = ascent.richer, ascent.process(ascent.richer), []
         steps = ascent.settings["steps"] or STEPS
         for k, (mode, flow_key) in enumerate(zip(modes, flow_keys, strict=True)):
             start = make_flow(name, size, **mode.parameters, seed=start_key)
@@ -193,7 +193,7 @@ class Particles(AbstractRung):
         learnt = ascent.finish(reached)
         if learnt.verdict.ok or budget.is_over:
             return learnt
-        process, many = ascent.process(slower=self.slower), steps or FURTHER_STEPS
+        process, many = ascent.process("spline", slower=self.slower), steps or FURTHER_STEPS
         reached = fit_flow(process, reached.flow, "spline, settling", settle_key, budget, steps=many)
         ascent.say(reached.sentence)
         # that may lose a mode again

@@ -56,6 +56,7 @@ class AbstractChains(AbstractJittedProcess[_State]):
     flow: eqx.AbstractVar[Any]
     thin: eqx.AbstractVar[Array]
     records: ClassVar[tuple[str, ...]] = ("elbo", "acceptance", "leaps")
+    quick: ClassVar[bool] = False
 
     def review(
         self, state: _State, history: dict[str, np.ndarray], *, steps: int, hurry: bool

@@ -6,7 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, PyTree, as_key, from_numpy, in_pieces, rows_jit, split_on_host, wide_jit
+from thalweg._core import (
+    Array,
+    PRNGKeyArray,
+    PyTree,
+    as_key,
+    from_numpy,
+    in_pieces,
+    quick_jit,
+    quick_rows_jit,
+    split_on_host,
+)
 from thalweg.bijections import TriangularAffine
 from thalweg.distributions import (
     AbstractAuxiliaryDistribution,
@@ -41,12 +51,12 @@ class WeighedDraws(NamedTuple):
     log_p: np.ndarray
 
 
-@wide_jit
+@quick_jit
 def _draw_piece(flow: AbstractSampler, key: PRNGKeyArray, share: Array) -> DefensiveDraws:
     return defensive_draws(flow, key, PIECE, share)
 
 
-@rows_jit
+@quick_rows_jit
 def _score_rows(flow: AbstractSampler, u: Array) -> Array:
     if isinstance(flow, AbstractAuxiliaryDistribution):
         return flow.log_prob_bounds(0, u).lower
@@ -55,27 +65,27 @@ def _score_rows(flow: AbstractSampler, u: Array) -> Array:
     raise TypeError(f"{type(flow).__name__} is neither an exact nor an auxiliary distribution")
 
 
-@rows_jit
+@quick_rows_jit
 def _push_rows(flow: Transformed, z: Array) -> Array:
     return jax.vmap(flow.bijection.forward)(z)
 
 
-@rows_jit
+@quick_rows_jit
 def _pull_rows(flow: Transformed, u: Array) -> Array:
     return jax.vmap(flow.bijection.inverse)(u)
 
 
-@rows_jit
+@quick_rows_jit
 def _constrain_rows(space: AbstractSpace, data: PyTree, u: Array) -> dict[str, Array]:
     return jax.vmap(lambda one: space.constrain(one, data)[0])(u)
 
 
-@rows_jit
+@quick_rows_jit
 def _log_det_rows(space: AbstractSpace, data: PyTree, u: Array) -> Array:
     return jax.vmap(lambda one: space.constrain(one, data)[1])(u)
 
 
-@rows_jit
+@quick_rows_jit
 def _unconstrain_rows(space: AbstractSpace, data: PyTree, draws: dict[str, Array]) -> tuple[Array, Array]:
     def one(params: dict[str, Array]) -> tuple[Array, Array]:
         u = space.unconstrain(params, data)
@@ -88,19 +98,19 @@ def _nothing(*_: Any) -> dict[str, Array]:
     return {}
 
 
-@rows_jit
+@quick_rows_jit
 def _derive_rows(target: Target, params: dict[str, Array]) -> dict[str, Array]:
     return target.each(lambda one: (target.deterministic or _nothing)(one, target.data))(params)
 
 
-@rows_jit
+@quick_rows_jit
 def _predict_rows(target: Target, key: PRNGKeyArray, numbered: tuple[Array, dict[str, Array]]) -> dict[str, Array]:
     number, params = numbered
     keys = jax.random.split(jax.random.fold_in(key, number[0] // PIECE), len(number))
     return target.each(lambda at: (target.predictive or _nothing)(*at, target.data))((keys, params))
 
 
-@rows_jit
+@quick_rows_jit
 def _likelihood_rows(target: Target, params: dict[str, Array]) -> Any:
     return target.each(lambda one: (target.log_likelihood or _nothing)(one, target.data))(params)
 

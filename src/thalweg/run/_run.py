@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, Count, PRNGKeyArray, Scalar, count, counted, from_numpy, wide_jit
+from thalweg._core import Array, Count, PRNGKeyArray, Scalar, count, counted, from_numpy, quick_jit, wide_jit
 from thalweg.run._checkpoint import Checkpoint
 from thalweg.run._limit import Limit
 from thalweg.run._progress import Progress
@@ -58,9 +58,11 @@ class AbstractJittedProcess(AbstractProcess[State]):
 
     Attributes:
         records: names of the scalars that each step records; "elbo" is one of them.
+        quick: whether there are so few steps that how long they compile matters more than how long they run.
     """
 
     records: eqx.AbstractVar[tuple[str, ...]]
+    quick: eqx.AbstractVar[bool]
 
     @abc.abstractmethod
     def step(self, state: State, key: PRNGKeyArray, index: Array) -> tuple[State, dict[str, Scalar]]:
@@ -68,7 +70,8 @@ class AbstractJittedProcess(AbstractProcess[State]):
 
     def advance(self, state: State, key: PRNGKeyArray, first: int, n: int) -> tuple[State, dict[str, np.ndarray]]:
         """In one jitted loop; step i has key fold_in(key, i)."""
-        state, records = _advance(self, state, key, from_numpy(np.int32(first)), from_numpy(np.int32(n)))
+        advance = _advance_quickly if self.quick else _advance
+        state, records = advance(self, state, key, from_numpy(np.int32(first)), from_numpy(np.int32(n)))
         return state, {k: np.asarray(r)[:n] for k, r in records.items()}
 
 
@@ -88,8 +91,7 @@ class RunResult(NamedTuple):
     seconds: float
 
 
-@wide_jit
-def _advance(
+def _loop(
     process: AbstractJittedProcess, state: Any, key: PRNGKeyArray, first: Array, n: Array
 ) -> tuple[Any, dict[str, Array]]:
     arrays, static = eqx.partition(state, eqx.is_array)
@@ -104,6 +106,8 @@ def _advance(
     arrays, buffers = jax.lax.fori_loop(0, n, body, (arrays, buffers))
     return eqx.combine(arrays, static), buffers
 
+
+_advance, _advance_quickly = wide_jit(_loop), quick_jit(_loop)
 
 _SPENT, _MOST = ("values", "gradients"), 0.7
 """Records of every run; the share of what was left when a stage began, beyond which it hurries."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, count, in_pieces, over_batch, precision, requirement, rows_jit
+from thalweg._core import Array, count, in_pieces, over_batch, precision, quick_rows_jit, requirement, rows_jit
 from thalweg.targets._target import Target
 
 _VALUES, _SCORES = 1000, 128
@@ -36,9 +36,13 @@ def _value_piece(target: Target, u: Array) -> Array:
     return _blockwise(target, target.log_density, u)
 
 
-@rows_jit
-def _score_piece(target: HasLogDensity, u: Array) -> tuple[Array, Array]:
+def _value_and_score(target: HasLogDensity, u: Array) -> tuple[Array, Array]:
     return _blockwise(target, jax.value_and_grad(target.log_density), u)
+
+
+_score_piece = rows_jit(_value_and_score)
+_look_piece = quick_rows_jit(_value_and_score)
+"""For a target, which fits ask thousands of times; for a density in a flow's coordinates, which is but looked at."""
 
 
 def _at_once(target: HasLogDensity) -> int:
@@ -129,7 +133,8 @@ def value_and_score_of_rows(target: HasLogDensity | Stack, u: np.ndarray) -> tup
     count(gradients=len(u))
     if isinstance(target, Stack):
         return target.value_and_score(u)
-    return in_pieces(_score_piece(target), u, _SCORES)
+    piece = _score_piece if isinstance(target, Target) else _look_piece
+    return in_pieces(piece(target), u, _SCORES)
 
 
 def describe_target(target: Target) -> dict[str, Any]:
