@@ -164,6 +164,7 @@ def _npz(cut=None):
         ("d.npz", b"not an archive", "not an .npz archive"),
         ("d.json.gz", b"\x1f\x8b broken", "cannot be read"),
         ("d.json", b"[" * 100_000, "cannot be read"),
+        ("d.json", b" \n", "it is empty"),
         ("d.json", b"[1, 2]", "not an object of names"),
         ("d.csv", b"a,a\n1,2\n", "a more than once"),
         ("d.csv", b"a,b\n1\n", "line 2 has 1 columns"),

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import struct
+from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
@@ -211,6 +212,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, path):
         write_file(path, "test", object())
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_nothing_can_be_written_the_message_names_the_file_that_was_asked_for():
+    asked = Path("/proc/draws.npz")
+    with pytest.raises(OSError, match=r"^/proc/draws\.npz cannot be written \(.*\)$"):
+        write_atomically(asked, lambda temporary: None)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, path):

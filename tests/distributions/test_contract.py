@@ -194,8 +194,16 @@ def test_student_t_draws_have_its_margins(nu):
 
 
 def test_messages_of_constructors():
-    with pytest.raises(ValueError, match=r"`degrees_of_freedom` must be at least 0\.5, got 0"):
-        StudentT((2,), 0.0)
+    for nu, got in ((0.0, "0.0"), (np.inf, "inf"), (np.nan, "nan"), ("a", "'a'")):
+        with pytest.raises(
+            ValueError, match=rf"`degrees_of_freedom` must be a finite number of at least 0\.5, got {got}"
+        ):
+            StudentT((2,), nu)
+    for base in (StudentT, StandardNormal):
+        with pytest.raises(ValueError, match=r"`shape` must be a tuple of sizes, got 3; write \(3,\)"):
+            base(3)
+        with pytest.raises(ValueError, match=r"`shape` must be a whole number of at least 1, got -1"):
+            base((2, -1))
     with pytest.raises(ValueError, match=r"`scale` must be positive, of shape \(2,\), got -1 in it"):
         Normal([0.0, 0.0], [1.0, -1.0])
     for scale, got in ((1e30, r"1e\+30"), (1e-40, "1e-40")):

@@ -26,6 +26,16 @@ def test_what_is_trained_is_its_owners_choice():
     assert [trained(q) for q in fixed] == [[]] * 5
 
 
+@pytest.mark.parametrize(("loc", "scale"), [(0.0, 1e20), (1e18, 1.0), (-1e18, 1e17), (3.0, 1e-20)])
+def test_normals_in_any_units(loc, scale):
+    x = loc + scale * np.array([-1.5, 0.0, 2.0])[:, None]
+    truth = stats.norm.logpdf(x, loc, scale)[:, 0]
+    for q in (Normal([loc], [scale]), LowRankNormal([loc], [scale], [[0.0]])):
+        np.testing.assert_allclose(q.log_prob(jnp.asarray(x)), truth, rtol=1e-9)
+        drawn, log_q = q.sample_and_log_prob(0, 5)
+        np.testing.assert_allclose(q.log_prob(drawn), log_q, rtol=1e-6, atol=1e-6 if abs(loc) < scale else 40)
+
+
 def test_degrees_of_freedom_of_the_greatest_likelihood():
     draws = stats.t.rvs(3, size=4000, random_state=np.random.default_rng(0))
     (nu, *_) = stats.t.fit(draws, floc=0, fscale=1)

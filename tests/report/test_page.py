@@ -4,7 +4,6 @@ import itertools
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -69,10 +68,8 @@ def whole():
     return page_of(FakePosterior())
 
 
-def test_writes_one_small_file_fast(tmp_path):
-    began = time.perf_counter()
+def test_writes_one_small_file(tmp_path):
     path = report(FakePosterior("bad", n_theta=200), tmp_path / "report.html")
-    assert time.perf_counter() - began < 10  # 1 s here; the bound leaves room for imports and slow machines
     assert path == tmp_path / "report.html" and list(tmp_path.iterdir()) == [path]
     assert 1e5 < path.stat().st_size < 3e6
 

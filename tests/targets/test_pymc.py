@@ -291,6 +291,8 @@ def test_angles_are_proper():
         angle = pm.VonMises("angle", 3.0, 2.0, shape=2)
         pm.Normal("y", pt.sin(angle), 0.4, observed=[0.5, -0.2])
     target = from_pymc(model)
+    here = np.array([0.3, -0.4])
+    assert target.log_density(here) == target.log_density(jnp.asarray(here))
     grid = np.linspace(-np.pi, np.pi, 2001)[:-1]
     prior = stats.vonmises.pdf(grid, 2.0, 3.0)
     parts = [prior * stats.norm.pdf(y, np.sin(grid), 0.4) for y in (0.5, -0.2)]

@@ -224,7 +224,8 @@ BAD = {**DATA, "y": Y[:3]}
     ("program", "data", "message"),
     [
         (3, None, "`program` must be a .stan file or a Stan program, got a int"),
-        ("nothing.stan", None, "`program` must be a .stan file or a Stan program, got nothing.stan; check the path"),
+        ("nothing.stan", None, "`program` must be a .stan file or a Stan program, got 'nothing.stan'; check the path"),
+        ("", None, "`program` must be a .stan file or a Stan program, got ''; check the path"),
         (
             "model { x ~ normal(0, 1) }",
             None,

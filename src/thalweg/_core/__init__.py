@@ -8,6 +8,7 @@ from thalweg._core._checks import (
     check_positive,
     check_positive_int,
     check_shape,
+    check_sizes,
     check_trailing_shape,
     requirement,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "check_positive",
     "check_positive_int",
     "check_shape",
+    "check_sizes",
     "check_trailing_shape",
     "count",
     "counted",

@@ -34,6 +34,13 @@ def check_positive_int(argument: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def check_sizes(argument: str, shape: Any) -> tuple[int, ...]:
+    """Return `shape` as a tuple of ints, or raise ValueError where it is no tuple of sizes of at least 1."""
+    if not isinstance(shape, tuple | list):
+        raise ValueError(requirement(argument, "be a tuple of sizes", repr(shape), "write (3,) for three numbers"))
+    return tuple(check_positive_int(argument, size) for size in shape)
+
+
 def check_positive(argument: str, value: Any, unit: str = "") -> float:
     """Return `value` as a float, or raise ValueError where it is not a positive number (of a `unit`, in words)."""
     if isinstance(value, bool) or not (isinstance(value, int | float | np.number) and value > 0):

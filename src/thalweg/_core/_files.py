@@ -18,7 +18,11 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a file to write")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    except OSError as error:
+        # the temporary name is nothing to the user
+        raise type(error)(f"{path} cannot be written ({error.strerror})") from error
     os.close(handle)
     temporary = Path(name)
     try:

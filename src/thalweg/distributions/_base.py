@@ -2,14 +2,14 @@
 
 import functools
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import Array, PRNGKeyArray, Scalar, Shape, register, requirement
+from thalweg._core import Array, PRNGKeyArray, Scalar, Shape, check_sizes, register, requirement
 from thalweg.distributions._distribution import AbstractDistribution
 
 _LEAST_DEGREES_OF_FREEDOM = 0.5
@@ -42,13 +42,16 @@ class StandardNormal(AbstractDistribution):
 
     Args:
         shape: of one point.
+
+    Raises:
+        ValueError: if the shape is no tuple of sizes.
     """
 
     shape: Shape = eqx.field(static=True)
     context_shape: ClassVar[Shape | None] = None
 
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
+    def __init__(self, shape: Any) -> None:
+        self.shape = check_sizes("shape", shape)
 
     def _sample_and_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
         x = normals(uniforms(key, math.prod(self.shape)), self.shape)
@@ -97,21 +100,22 @@ class StudentT(AbstractDistribution):
 
     Args:
         shape: of one point.
-        degrees_of_freedom: nu, at least 0.5.
+        degrees_of_freedom: nu, at least 0.5; finite.
 
     Raises:
-        ValueError: if nu is less.
+        ValueError: if nu is no such number, or the shape no tuple of sizes.
     """
 
     shape: Shape = eqx.field(static=True)
     degrees_of_freedom: float = eqx.field(static=True)
     context_shape: ClassVar[Shape | None] = None
 
-    def __init__(self, shape: Shape, degrees_of_freedom: float = 30.0) -> None:
-        if not degrees_of_freedom >= _LEAST_DEGREES_OF_FREEDOM:
-            must = f"be at least {_LEAST_DEGREES_OF_FREEDOM}"
-            raise ValueError(requirement("degrees_of_freedom", must, degrees_of_freedom))
-        self.shape, self.degrees_of_freedom = shape, degrees_of_freedom
+    def __init__(self, shape: Any, degrees_of_freedom: Any = 30.0) -> None:
+        is_number = isinstance(degrees_of_freedom, int | float | np.number)
+        if not is_number or not _LEAST_DEGREES_OF_FREEDOM <= degrees_of_freedom < math.inf:
+            must = f"be a finite number of at least {_LEAST_DEGREES_OF_FREEDOM}"
+            raise ValueError(requirement("degrees_of_freedom", must, repr(degrees_of_freedom)))
+        self.shape, self.degrees_of_freedom = check_sizes("shape", shape), float(degrees_of_freedom)
 
     @property
     def n_uniforms(self) -> int:

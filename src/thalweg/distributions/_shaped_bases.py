@@ -86,7 +86,6 @@ class Normal(AbstractDistribution):
         return -0.5 * square(z).sum() - _log_scale(self.log_scale).sum() - constant
 
     def _log_prob(self, x: Array, context: Array | None) -> Scalar:
-        x = jnp.clip(x, -SQUARE_LIMIT, SQUARE_LIMIT)
         return self._log_prob_of_standard((x - _value(self.loc)) * jnp.exp(-_log_scale(self.log_scale)))
 
 
@@ -134,8 +133,7 @@ class LowRankNormal(AbstractDistribution):
 
     def _log_prob(self, x: Array, context: Array | None) -> Scalar:
         log_scale = _log_scale(self.log_scale)
-        whitened = (jnp.clip(x, -SQUARE_LIMIT, SQUARE_LIMIT) - _value(self.loc)) * jnp.exp(-log_scale)
-        whitened = jnp.clip(whitened, -SQUARE_LIMIT, SQUARE_LIMIT)
+        whitened = jnp.clip((x - _value(self.loc)) * jnp.exp(-log_scale), -SQUARE_LIMIT, SQUARE_LIMIT)
         factor = _value(self.factor) * jnp.exp(-log_scale)[:, None]
         d, k = factor.shape
         root = jnp.linalg.cholesky(jnp.eye(k, dtype=factor.dtype) + factor.T @ factor)

@@ -41,7 +41,10 @@ def read_data(path: str | Path) -> Data:
 
 def _read_json(path: Path) -> Data:
     content = path.read_bytes()
-    content = json.loads((gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig"))
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    if not text.strip():
+        raise ValueError("it is empty")
+    content = json.loads(text)
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not an object of names")
     return content

@@ -318,7 +318,9 @@ def _read_program(program: Any) -> tuple[str, str, Path | None]:
         return program, "program.stan", None
     path = Path(program)
     if not path.is_file():
-        raise ValueError(requirement("program", "be a .stan file or a Stan program", str(program), "check the path"))
+        raise ValueError(
+            requirement("program", "be a .stan file or a Stan program", repr(str(program)), "check the path")
+        )
     return path.read_text(), path.name, path.resolve().parent
 
 

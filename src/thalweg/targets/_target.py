@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg._core import (
     Array,
@@ -144,7 +145,7 @@ class Target(eqx.Module):
         """Whether prior and pointwise likelihood are told apart, as minibatches need."""
         return self.log_prior is not None and self.log_likelihood is not None
 
-    def log_density(self, u: Float[Array, "..."], data: Any = None, weight: Any = 1.0) -> Scalar:
+    def log_density(self, u: Float[Array | np.ndarray, "..."], data: Any = None, weight: Any = 1.0) -> Scalar:
         """Log p at one point of R^d, the log-Jacobian included; NaN stays NaN.
 
         Args:
@@ -155,7 +156,7 @@ class Target(eqx.Module):
         Raises:
             ValueError: if the point's shape is wrong, or a weight is given to a target that is not split.
         """
-        data = self.data if data is None else data
+        data, u = self.data if data is None else data, jnp.asarray(u)
         if not self.takes_turns:
             return self._log_density(u, data, weight)
         arrays, others = eqx.partition((data, weight), eqx.is_array)
