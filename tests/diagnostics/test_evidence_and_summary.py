@@ -150,3 +150,10 @@ def test_infinite_draws_do_not_warn_and_empty_ones_are_refused():
     assert np.isfinite(summarise({"x": np.array([1.0, 2.0, np.inf])}, np.array([0, 0, -np.inf]))[0].sd)
     with pytest.raises(ValueError, match=r"`draws\['x'\]` must have draws"):
         summarise({"x": np.zeros(0)})
+
+
+def test_the_error_of_weights_that_pile_up_at_their_largest_is_the_usual_one():
+    """A tail of shape -5: Smith's covariance is none there."""
+    weights = np.append(np.ones(9700), 2 - np.random.default_rng(0).random(300) ** 5)
+    expected = weights.std(ddof=1) / weights.mean() / 100
+    assert log_mean_exp(np.log(weights)).standard_error == pytest.approx(expected, rel=1e-6)

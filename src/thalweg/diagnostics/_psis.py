@@ -106,7 +106,8 @@ def mean_error(log_weights: np.ndarray) -> float:
     covariance = (1 + k) * np.array([[1 + k, -fit.scale], [-fit.scale, 2 * fit.scale**2]]) / length
     of_tail = (length / size) ** 2 * slope @ covariance @ slope
     of_body = np.var(np.minimum(weights, cutoff)) / size
-    return float(np.sqrt(of_body + of_tail) / np.mean(weights))
+    # a tail that ends abruptly (k below -1) has no such covariance, and no error to speak of
+    return float(np.sqrt(of_body + max(of_tail, 0.0)) / np.mean(weights))
 
 
 def parameter_khat(values: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
