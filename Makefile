@@ -23,8 +23,8 @@ $(PEERS): $(STAMP)
 demo: env
 	$(BIN)/thalweg infer examples/eight_schools/model.py --data examples/eight_schools/data.json --out runs/eight_schools
 
-# most of these tests' time was XLA's compiling: without its fusion emitters and LLVM's optimisation it takes a quarter of
-# that, and what one process has compiled the other finds; the slow ones are compiled as users' programs are
+# two thirds of these tests' time was XLA's compiling: with less effort it takes little more than half of that, and what
+# one process has compiled the other finds; the slow ones are compiled as users' programs are
 QUICKLY := --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false
 
 test: env

@@ -104,6 +104,13 @@ def is_right(posterior):
     return posterior.verdict.ok and abs(estimate.value) < 4 * estimate.standard_error + 1e-6
 
 
+def test_few_steps_of_flows_that_compile_long_are_compiled_with_less_effort():
+    few, many = ascent(normal()), ascent(normal(), steps=4000)
+    assert few.process("realnvp").quick
+    assert not few.process("spline").quick
+    assert not many.process("realnvp").quick
+
+
 def test_a_good_gaussian_is_enough_and_a_bad_one_says_what_it_lacks():
     good, bad = ascent(normal()), ascent(bent())
     rung = BestGaussian()
