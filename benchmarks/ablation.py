@@ -11,7 +11,7 @@ from benchmarks._record import RESULTS, commit, write
 from benchmarks.accuracy import WITHOUT, cell
 
 SEED = 0
-ONE, SEVERAL = ("Gaussian", "flow", "chains"), ("mixture of Gaussians", "mixture of flows", "particles")
+ONE, SEVERAL = ("Gaussian", "flow", "refit", "chains"), ("mixture of Gaussians", "mixture of flows", "particles")
 PROBLEMS = {
     "banana": ONE,
     "funnel-10": ONE,

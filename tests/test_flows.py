@@ -34,6 +34,18 @@ def test_bnaf_starts_near_its_gaussian():
     assert abs(gap.mean()) < 0.01 and gap.std() < 0.2
 
 
+def test_layers_see_coordinates_along_the_axes():
+    axes = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    stack, turn, last = make_flow("spline", 3, loc=LOC, scale_tril=FACTOR, axes=axes, seed=1).bijection.bijections
+    straight, _ = make_flow("spline", 3, seed=1).bijection.bijections
+    z = jnp.array([0.3, -0.8, 1.1])
+    np.testing.assert_allclose(stack.forward(z), straight.forward(z), rtol=1e-6)
+    np.testing.assert_allclose(turn.forward(z), axes @ z, rtol=1e-5)
+    np.testing.assert_allclose(last.forward(z), LOC + FACTOR @ z, rtol=1e-5)
+    with pytest.raises(ValueError, match="`matrix` must be square and orthogonal"):
+        make_flow("spline", 3, axes=2 * np.eye(3))
+
+
 @pytest.mark.parametrize("name", [n for n in FLOWS if n != "bnaf"])
 def test_it_starts_as_its_gaussian(name):
     q = make_flow(name, 3, loc=LOC, scale_tril=FACTOR, layers=2, width=8, seed=1)

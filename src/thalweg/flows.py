@@ -19,6 +19,7 @@ from thalweg.bijections import (
     Elementwise,
     GatedTransformer,
     Invert,
+    Orthogonal,
     Permutation,
     Planar,
     Radial,
@@ -124,6 +125,7 @@ def make_flow(
     *,
     loc: Any = None,
     scale_tril: Any = None,
+    axes: Any = None,
     layers: int | None = None,
     width: int = 32,
     depth: int = 2,
@@ -145,6 +147,8 @@ def make_flow(
         size: d.
         loc: mean of the Gaussian, (d,); zeros by default.
         scale_tril: its lower triangular factor, (d, d); the identity by default.
+        axes: an orthogonal matrix, (d, d), whose columns are the directions, in the Gaussian's own coordinates, along
+            which the layers see them; the identity by default.
         layers: how many; each recipe has its own default.
         width: of the conditioners' hidden layers.
         depth: their number.
@@ -165,4 +169,5 @@ def make_flow(
     build, default = _RECIPES[name]
     layers = default if layers is None else check_positive_int("layers", layers)
     stack = build(size, layers, numpy_rng(seed), {"width": width, "depth": depth})
-    return Transformed(base, Chain([stack, affine]))
+    turn = [] if axes is None else [Orthogonal(axes)]
+    return Transformed(base, Chain([stack, *turn, affine]))

@@ -13,7 +13,7 @@ from thalweg.bijections import Affine, Coupling, TriangularAffine
 from thalweg.bijections import AffineTransformer as AffineMap
 from thalweg.distributions import Mixture, StandardNormal, Transformed
 from thalweg.fit import Fit
-from thalweg.objectives import Annealing, ForwardKL, ImportanceWeighted, Renyi, ReverseKL
+from thalweg.objectives import Annealing, ForwardKL, ImportanceWeighted, Renyi, ReverseKL, Sum
 from thalweg.objectives._importance import _log_mean_exp
 from thalweg.run import run
 
@@ -221,3 +221,24 @@ def test_an_annealed_fit_far_from_the_prior_is_not_taken_for_one_that_runs_off(o
     np.testing.assert_allclose(u.mean(0), 3.0, atol=0.05)
     np.testing.assert_allclose(u.std(0), np.sqrt(0.5), rtol=0.05)
     np.testing.assert_allclose(fitted.history["elbo"][-50:].mean(), stats.norm.logpdf(y, 0, np.sqrt(2)).sum(), atol=0.1)
+
+
+def test_a_sum_is_that_of_its_parts_in_value_and_gradient():
+    """KL(q | p) - log Z, and the cross entropy from a point mass at 2, in closed form."""
+    both = Sum((ReverseKL(TARGET, 4096), ForwardKL(np.full((1, 1), 2.0))), (1.0, 0.5))
+    flow, key = _normal(0.3), jax.random.key(0)
+    loss, told = both(flow, key)
+    kl, cross = 0.5 * (0.3 - SHIFT) ** 2, -stats.norm.logpdf(2.0, 0.3)
+    assert float(loss) == pytest.approx(kl - LOG_Z + 0.5 * cross, abs=0.05)
+    assert float(told["elbo"]) == pytest.approx(LOG_Z - kl, abs=0.05)
+    slope = eqx.filter_grad(lambda f: both(f, key)[0])(flow).bijection.loc
+    assert float(slope[0]) == pytest.approx((0.3 - SHIFT) - 0.5 * (2.0 - 0.3), abs=0.1)
+    assert both.evaluations == ReverseKL(TARGET, 4096).evaluations > 0
+    with pytest.raises(ValueError, match="`shares` must be one for each of the 2 objectives"):
+        Sum(both.objectives, (1.0,))
+
+
+def test_a_sum_with_an_annealed_part_changes_as_long_as_that_does():
+    both = Sum((ReverseKL(TARGET, 8, annealing=Annealing(30)), ForwardKL(np.zeros((1, 1)))), (1.0, 1.0))
+    assert both.steps_of_change == both.objectives[0].steps_of_change > 0
+    assert both.at(jnp.asarray(0))(_normal(), jax.random.key(0))[0] != both(_normal(), jax.random.key(0))[0]

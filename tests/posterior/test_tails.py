@@ -9,6 +9,7 @@ from jax.scipy import stats as jstats
 from scipy import stats
 
 import thalweg as tw
+from thalweg import problems
 from thalweg.distributions import StandardNormal
 from thalweg.posterior._tails import look_at_tails
 
@@ -107,3 +108,14 @@ def test_cauchy_tails_are_found_or_told_of(seed):
     if posterior.verdict.ok:
         evidence = posterior.log_evidence
         assert abs(evidence.value) < 3 * evidence.standard_error
+
+
+def test_lines_from_one_mode_see_the_others():
+    """Double wells of width .2, 3.4 apart: a coarse line from one steps over the other, and sees mass where none is."""
+    for size in (6, 32):
+        problem = problems.many_well(size)
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            tails = look_at_tails(problem.target, problem.draw(rng, N), 3000.0, rng)
+            assert tails.told is None
+            assert tails.missing < 0.01

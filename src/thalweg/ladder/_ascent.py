@@ -18,6 +18,7 @@ from thalweg.flows import make_flow
 from thalweg.ladder._fits import Budget, Reached, fit_flow, flow_process
 from thalweg.ladder._modes import Fitted, missed_mode
 from thalweg.ladder._places import places
+from thalweg.objectives import ForwardKL
 from thalweg.posterior import Estimate, ModeShare, Posterior, make_posterior, rehearse
 from thalweg.targets import Target
 
@@ -115,9 +116,9 @@ class Ascent:
         self.add(str(Look.at(posterior.log_weights)) if verdict.ok else f"not trusted: {'; '.join(verdict.reasons)}")
 
     def best(self, names: Collection[str] | None = None) -> Posterior | None:
-        """Of what these rungs found, or all: a trusted one, then the one with the most effective draws."""
+        """Of what these rungs found, or all: a trusted one, one with all modes, the one of the most effective draws."""
         some = [p for name, p in self.found.items() if names is None or name in names]
-        return max(some, key=lambda p: (p.verdict.ok, p.verdict.ess), default=None)
+        return max(some, key=lambda p: (p.verdict.ok, not p.verdict.missed_mode, p.verdict.ess), default=None)
 
     def closed(self, posterior: Posterior) -> Posterior:
         """With all that was done to reach it, kept or not, and what each mode holds."""
@@ -141,13 +142,14 @@ class Ascent:
         near = [self.target.space.describe(middle, self.target.data) for middle in middles]
         return tuple(ModeShare(Estimate(float(s), float(e)), n) for s, e, n in zip(share, error, near, strict=True))
 
-    def process(self, name: str, *, slower: float = 1.0) -> Fit:
-        """The fit of a flow of this name, by the settings."""
+    def process(self, name: str, covering: ForwardKL | None = None, *, slower: float = 1.0) -> Fit:
+        """The fit of a flow of this name, by the settings; `covering` as `flow_process` has it."""
         rows = self.settings["batch_size"]
         # Adam's steps are as long in noise as in signal, and the rows left out are noise
         share = 1.0 if rows is None else min(1.0, rows / self.target.n_rows)
         return flow_process(
             self.target,
+            covering,
             learning_rate=slower * self.settings["learning_rate"] * math.sqrt(share),
             n_draws=self.settings["n_draws"],
             batch_size=rows,

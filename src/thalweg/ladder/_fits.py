@@ -12,7 +12,7 @@ from thalweg.fit import Fit, GaussianFit, GaussianState
 from thalweg.flows import tail_degrees_of_freedom
 from thalweg.ladder._modes import NATS, Fitted, Mode
 from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send_scouts_each, unseen
-from thalweg.objectives import ReverseKL
+from thalweg.objectives import ForwardKL, ReverseKL, Sum
 from thalweg.run import Checkpoint, Limit, Progress, Status, run
 from thalweg.targets import Stack, Starts, Target, is_mostly_rounding, log_density_of_rows
 
@@ -27,6 +27,10 @@ _SUSPECT = 1e6
 """An ELBO above which the log density may be rounding there: that has no bound."""
 _ENDS, _WORSE = 20, 1.0
 """A flow whose last steps' median ELBO is this many nats below that of its first ones is dropped."""
+
+
+_COVERING = 0.3
+"""The share of the forward KL beside the reverse one."""
 
 
 class Budget(NamedTuple):
@@ -220,10 +224,22 @@ def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n
 
 
 def flow_process(
-    target: Target, *, learning_rate: float, n_draws: int, batch_size: int | None, mesh: Mesh | None, quick: bool
+    target: Target,
+    covering: ForwardKL | None = None,
+    *,
+    learning_rate: float,
+    n_draws: int,
+    batch_size: int | None,
+    mesh: Mesh | None,
+    quick: bool,
 ) -> Fit:
-    """The fit of a flow by path gradients of the reverse KL; `quick` where it takes few steps, as a `Fit` has it."""
+    """The fit of a flow by path gradients of the reverse KL, plus a share of `covering`.
+
+    `quick` where it takes few steps, as a `Fit` has it.
+    """
     objective = ReverseKL(target, n_draws, path=True, batch_size=batch_size, mesh=mesh)
+    if covering is not None:
+        objective = Sum((objective, covering), (1.0, _COVERING))
     return Fit(objective, learning_rate=learning_rate, quick=quick)
 
 

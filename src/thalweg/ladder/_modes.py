@@ -9,7 +9,8 @@ import numpy as np
 
 from thalweg._core import PRNGKeyArray, log_sum_exp, numpy_rng
 from thalweg.distributions import AbstractSampler
-from thalweg.posterior import POOL, draw_and_score, follow, metric_of, score
+from thalweg.ladder._string import is_joined
+from thalweg.posterior import POOL, charts_of, draw_and_score, follow, score
 from thalweg.targets import Target, log_density_of_rows
 
 APART, NATS, LEFT_OUT, _TOO_HIGH = 5.0, 5.0, 2.0, 5.0
@@ -38,6 +39,11 @@ class Mode:
     def parameters(self) -> dict[str, Any]:
         """What `make_flow` takes."""
         return {"loc": self.loc, "scale_tril": self.scale_tril}
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Its covariance, (d, d)."""
+        return self.scale_tril @ self.scale_tril.T
 
     @cached_property
     def _inverse(self) -> np.ndarray:
@@ -145,16 +151,17 @@ class Fitted(NamedTuple):
         """Whether a far one is a place of its own.
 
         Its mean lies 5 sd from the first one's in both's units: it is not only wider or narrower. And the log density
-        falls by 2 nats between: it is not further along the same ridge, or down the same funnel.
+        falls by 2 nats between, however one bends the way: it is not further along the same ridge, or down the same
+        funnel.
         """
         first = self.gaussians[0]
-        way = np.linspace(0, 1, _LOOKS)[:, None]
         for mode in (self.gaussians[k] for k in self.far):
             steps = (first.whiten(mode.loc[None]), mode.whiten(first.loc[None]))
-            if min(np.linalg.norm(s) for s in steps) > APART:
-                heights = log_density_of_rows(target, (1 - way) * first.loc + way * mode.loc)
-                if heights.min() < min(heights[0], heights[-1]) - LEFT_OUT:
-                    return True
+            if min(np.linalg.norm(s) for s in steps) <= APART:
+                continue
+            spread = np.linalg.cholesky(0.5 * (first.covariance + mode.covariance))
+            if not is_joined(target, np.stack([first.loc, mode.loc]), spread, LEFT_OUT):
+                return True
         return False
 
 
@@ -172,7 +179,7 @@ def missed_mode(target: Target, flow: AbstractSampler, modes: Fitted, key: PRNGK
     usual = float(np.median(log_density_of_rows(target, own) - log_q))
     rng = numpy_rng(key)
     z = rng.standard_normal((_DRAWS, target.size))
-    metric = metric_of(own.astype(float), np.full(len(own), 1 / len(own)))
+    chart = charts_of(flow, target, own.astype(float), np.full(len(own), 1 / len(own)))[0]
 
     def is_left_out(u: np.ndarray, mass: float) -> bool:
         u = u.astype(own.dtype)
@@ -183,7 +190,7 @@ def missed_mode(target: Target, flow: AbstractSampler, modes: Fitted, key: PRNGK
     for mode, elbo in ((modes.gaussians[k], float(modes.elbo[k])) for k in modes.far):
         mass = float(np.exp(min(elbo - usual, 0.0)))
         u = mode.loc + z @ mode.scale_tril.T
-        if is_left_out(u, mass) and is_left_out(follow(target, u, metric, rng), mass):
+        if is_left_out(u, mass) and is_left_out(follow(chart, u, rng), mass):
             far = (mode.loc - own.mean(0)) / own.std(0)
             lost.append([np.full(len(far), mass), mass * far, mass * far**2])
             heaviest, where = (elbo, mode.loc) if elbo > heaviest else (heaviest, where)

@@ -169,7 +169,7 @@ def _all_over(target: Target, modes: Fitted, rng: np.random.Generator) -> tuple[
     scouts = send_scouts(target, rng.uniform(-2, 2, (_SCOUTS, d)))
     least = log_density_of_rows(target, locs).max() - _LOWER - _LOWER_EACH * d
     places = np.concatenate([locs, scouts.ends[np.isfinite(scouts.log_p) & (scouts.log_p > least)]])
-    within = np.mean([g.scale_tril @ g.scale_tril.T for g in modes.gaussians], axis=0)
+    within = np.mean([g.covariance for g in modes.gaussians], axis=0)
     between = (places - places.mean(0)).T @ (places - places.mean(0)) / len(places)
     return places.mean(0), np.linalg.cholesky(_WIDER * (within + between))
 

@@ -4,6 +4,7 @@ from thalweg.objectives._forward_kl import ForwardKL
 from thalweg.objectives._importance import ImportanceWeighted, Renyi
 from thalweg.objectives._objective import AbstractObjective
 from thalweg.objectives._reverse_kl import Annealing, ReverseKL
+from thalweg.objectives._sum import Sum
 from thalweg.objectives._terms import log_density_of_batch
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "ImportanceWeighted",
     "Renyi",
     "ReverseKL",
+    "Sum",
     "log_density_of_batch",
 ]

@@ -5,7 +5,7 @@ from thalweg.posterior._citation import CITATION, package_versions
 from thalweg.posterior._compare import Compared, Comparison, compare
 from thalweg.posterior._draws import WeighedDraws, draw_and_score, rehearse, score, weigh
 from thalweg.posterior._estimates import Bound, Estimate, ModeShare
-from thalweg.posterior._leak import follow, metric_of
+from thalweg.posterior._leak import charts_of, follow, metric_of
 from thalweg.posterior._make import load, make_posterior
 from thalweg.posterior._posterior import POOL, Posterior, WeightedDraws
 from thalweg.posterior._verdict import LARGEST_RHAT, Verdict, judge
@@ -23,6 +23,7 @@ __all__ = [
     "Verdict",
     "WeighedDraws",
     "WeightedDraws",
+    "charts_of",
     "compare",
     "draw_and_score",
     "follow",

@@ -31,7 +31,7 @@ class Corrected(NamedTuple):
     log_q: np.ndarray
 
 
-class _Chart(NamedTuple):
+class Chart(NamedTuple):
     """Coordinates x that chains walk in.
 
     Attributes:
@@ -90,10 +90,7 @@ def missed_mass(
         return None  # its density is only bounded
     rng, rounds = numpy_rng(key), _MORE_ROUNDS if doubtful else _ROUNDS
     u, share = np.asarray(drawn.u, float), drawn.share
-    charts = [_Chart(partial(value_and_score_of_rows, target), metric_of(u, share))]
-    if bends(flow):
-        look = partial(value_and_score_of_rows, LatentDensity(flow, target))
-        charts.append(_Chart(look, np.eye(target.size), partial(pull, flow), partial(push, flow)))
+    charts = charts_of(flow, target, u, share)
     before = np.asarray(drawn.log_p, float) - np.asarray(drawn.log_q, float) - log_evidence
     lost, rate, noise, highest, farthest = 0, 0.0, 0.0, -np.inf, u[0]
     for looks in range(1, _MOST_LOOKS + 1):
@@ -119,10 +116,19 @@ def missed_mass(
     )
 
 
-def follow(target: Target, u: np.ndarray, metric: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Where chains that follow the log density lead from `u`, (n, d), in 64 rounds; `u` where they cannot."""
-    moved = _leapfrog_chains(_Chart(partial(value_and_score_of_rows, target), metric), u, rng, _MORE_ROUNDS)
-    return u if moved is None else moved
+def charts_of(flow: AbstractSampler, target: Target, u: np.ndarray, share: np.ndarray) -> list[Chart]:
+    """Coordinates for chains: R^d in the metric of draws `u` with their shares; of a flow that bends, its own too."""
+    charts = [Chart(partial(value_and_score_of_rows, target), metric_of(u, share))]
+    if bends(flow):
+        look = partial(value_and_score_of_rows, LatentDensity(flow, target))
+        charts.append(Chart(look, np.eye(target.size), partial(pull, flow), partial(push, flow)))
+    return charts
+
+
+def follow(chart: Chart, u: np.ndarray, rng: np.random.Generator, rounds: int = _MORE_ROUNDS) -> np.ndarray:
+    """Where chains that follow the log density lead from `u`, (n, d), in so many rounds; `u` where they cannot."""
+    moved = _leapfrog_chains(chart, u, rng, rounds)
+    return u if moved is None else np.asarray(moved, float)
 
 
 def metric_of(u: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -134,7 +140,7 @@ def metric_of(u: np.ndarray, share: np.ndarray) -> np.ndarray:
     return scale[:, None] * np.linalg.cholesky(correlation + 1e-6 * np.eye(len(scale)))
 
 
-def _leapfrog_chains(chart: _Chart, u: np.ndarray, rng: np.random.Generator, rounds: int) -> np.ndarray | None:
+def _leapfrog_chains(chart: Chart, u: np.ndarray, rng: np.random.Generator, rounds: int) -> np.ndarray | None:
     """Where chains are after the rounds; None where the log density cannot be followed."""
     dtype, metric = jnp.result_type(float), chart.metric
 

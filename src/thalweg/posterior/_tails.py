@@ -10,6 +10,8 @@ from thalweg.targets import Target, is_rounding, log_density_of_rows
 _ROWS, _LINES, _PER_DECADE = 32, 16, 6
 """Draws that lines go through; coordinates that they go along, those of the longest tails, beside the way out; points
 of a line in a decade."""
+_BETWEEN = 8
+"""So many points more among the draws, for each of those in a decade."""
 _BRIEF_ROWS, _BRIEF_PER_DECADE = 8, 3
 """Of a first look, which only says whether there is something to be looked at."""
 _FINEST, _FARTHEST = -2.5, 3.0
@@ -123,19 +125,24 @@ def _look(target: Target, u: np.ndarray, ess: float, rng: np.random.Generator, n
     away = np.abs(u - middle)
     bounds, ends = np.quantile(away, _INSIDE, axis=0), away.max(axis=0)
     noise = (1 - _INSIDE) / ess
+    own = np.asarray(log_density_of_rows(target, rows.astype(jnp.result_type(float))), float)
     found, where = [], np.argsort(-bounds / scale)[:_LINES]
+    levels = (np.arange(_BETWEEN * per_decade) + 0.5) / (_BETWEEN * per_decade)
     for j in where:
-        offsets = scale[j] * _offsets(_FARTHEST, per_decade)
-        lines = np.repeat(rows[:, None], len(offsets), axis=1)
-        lines[:, :, j] += offsets
-        log_p, distance = _densities(target, lines), np.abs(lines[:, :, j] - middle[j])
+        # and where the draws are: a line from one mode would step over another
+        among = np.broadcast_to(np.quantile(u[:, j], levels), (len(rows), len(levels)))
+        offsets = np.sort(np.hstack([rows[:, [j]] + scale[j] * _offsets(_FARTHEST, per_decade), among]), axis=1)
+        lines = np.repeat(rows[:, None], offsets.shape[1], axis=1)
+        lines[:, :, j] = offsets
+        log_p, distance = _densities(target, lines, own), np.abs(lines[:, :, j] - middle[j])
         found.append([*_chance(log_p, offsets, distance > bounds[j]), *_chance(log_p, offsets, distance > ends[j])])
     chance, errors, beyond, beyond_error = np.array(found).T
     offsets = _offsets(_OUTWARD, per_decade)
     lines = middle + np.exp(offsets)[:, None] * (rows - middle)[:, None]
     distance, bound = (np.linalg.norm((x - middle) / scale, axis=-1) for x in (lines, u))
     # the volume grows as the d-th power of the distance, in its logarithm
-    log_p = _densities(target, lines) + u.shape[1] * offsets
+    log_p = _densities(target, lines, own) + u.shape[1] * offsets
+    offsets = np.broadcast_to(offsets, log_p.shape)
     out, out_error = _chance(log_p, offsets, distance > np.quantile(bound, _INSIDE))
     return _Look(
         where,
@@ -151,22 +158,31 @@ def _offsets(farthest: float, per_decade: int) -> np.ndarray:
     return np.concatenate([-one_way[::-1], [0.0], one_way])
 
 
-def _densities(target: Target, lines: np.ndarray) -> np.ndarray:
-    """Log p at points on lines, (rows, points, d) to (rows, points); -inf where it is no number, or but rounding."""
+def _densities(target: Target, lines: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Log p at points on lines, (rows, points, d) to (rows, points); -inf where it is no number, or but rounding.
+
+    That is looked at where it is far above what it is at the draws that the lines go through, `own`.
+    """
     lines = lines.astype(jnp.result_type(float))
     found = np.asarray(log_density_of_rows(target, lines.reshape(-1, lines.shape[-1])), float).reshape(lines.shape[:2])
     found = np.where(np.isfinite(found), found, -np.inf)
-    if (high := found > found[:, [found.shape[1] // 2]] + _SUSPECT).any():
+    if (high := found > own[:, None] + _SUSPECT).any():
         found[high] = np.where(is_rounding(target, lines[high]), -np.inf, found[high])
     return found
 
 
 def _chance(log_p: np.ndarray, offsets: np.ndarray, beyond: np.ndarray) -> tuple[float, float]:
-    """(the mean chance of `beyond` along the lines, by the trapezium rule; its error); lines of no density left out."""
+    """(the mean chance of `beyond` along the lines, by the trapezium rule; its error); lines of no density left out.
+
+    Args:
+        log_p: (lines, points).
+        offsets: where the points are, (lines, points).
+        beyond: (lines, points).
+    """
     seen = np.isfinite(log_p).any(axis=1)
     if not seen.any():
         return 0.0, 0.0
     log_p, beyond = log_p[seen], beyond[seen]
-    mass = np.exp(log_p - log_p.max(axis=1, keepdims=True)) * np.gradient(offsets)
+    mass = np.exp(log_p - log_p.max(axis=1, keepdims=True)) * np.gradient(offsets, axis=1)[seen]
     chance = (mass * beyond).sum(axis=1) / mass.sum(axis=1)
     return float(chance.mean()), float(chance.std() / np.sqrt(len(chance)))
