@@ -36,8 +36,9 @@ def test_bnaf_starts_near_its_gaussian():
 
 def test_layers_see_coordinates_along_the_axes():
     axes = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
-    stack, turn, last = make_flow("spline", 3, loc=LOC, scale_tril=FACTOR, axes=axes, seed=1).bijection.bijections
-    straight, _ = make_flow("spline", 3, seed=1).bijection.bijections
+    turned: Any = make_flow("spline", 3, loc=LOC, scale_tril=FACTOR, axes=axes, seed=1).bijection
+    plain: Any = make_flow("spline", 3, seed=1).bijection
+    (stack, turn, last), (straight, _) = turned.bijections, plain.bijections
     z = jnp.array([0.3, -0.8, 1.1])
     np.testing.assert_allclose(stack.forward(z), straight.forward(z), rtol=1e-6)
     np.testing.assert_allclose(turn.forward(z), axes @ z, rtol=1e-5)
