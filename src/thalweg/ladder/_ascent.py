@@ -79,6 +79,7 @@ class Ascent:
         steps_taken: what was done, in sentences.
         found: the posteriors that rungs reached, by their names, in order; none of them was enough.
         alone: the best Gaussian's posterior, where it was weighed in full.
+        ran_off: whether the reverse KL of a flow did, as on a density with walls.
     """
 
     target: Target
@@ -91,6 +92,7 @@ class Ascent:
     steps_taken: list[str] = dataclasses.field(default_factory=list)
     found: dict[str, Posterior] = dataclasses.field(default_factory=dict)
     alone: Posterior | None = None
+    ran_off: bool = False
 
     @cached_property
     def has_modes(self) -> bool:
@@ -164,6 +166,7 @@ class Ascent:
         rehearsed = ahead(lambda: rehearse(start, self.target))
         reached = fit_flow(process, start, name, first_key, self.budget, steps=self.settings["steps"] or STEPS)
         rehearsed()
+        self.ran_off = bool(reached.failed)
         self.say(reached.sentence)
         posterior = self.finish(reached)
         if is_good(posterior) or self.settings["steps"] or reached.failed or self.budget.is_over:

@@ -108,10 +108,14 @@ class Refit(AbstractRung):
         self._after = {rung.name for rung in after}
 
     def is_due(self, ascent: Ascent) -> bool:
-        """Where weights cannot be trusted, of a flow with a map of its own; a mode apart is not found by its draws."""
+        """Where weights cannot be trusted, of a flow with a map of its own that the reverse KL could be followed for.
+
+        A mode apart is not found by its draws.
+        """
         flow = ascent.best(self._after)
         return (
             flow is not None
+            and not ascent.ran_off
             and not flow.verdict.missed_mode
             and flow.log_weights is not None
             and isinstance(flow.flow, Transformed)
