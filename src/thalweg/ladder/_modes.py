@@ -159,7 +159,8 @@ class Fitted(NamedTuple):
             steps = (first.whiten(mode.loc[None]), mode.whiten(first.loc[None]))
             if min(np.linalg.norm(s) for s in steps) <= APART:
                 continue
-            spread = np.linalg.cholesky(0.5 * (first.covariance + mode.covariance))
+            # of the mean of both covariances, which rounding may leave without a Cholesky factor
+            spread = np.linalg.qr(np.vstack([first.scale_tril.T, mode.scale_tril.T]) / np.sqrt(2), mode="r").T
             if not is_joined(target, np.stack([first.loc, mode.loc]), spread, LEFT_OUT):
                 return True
         return False
