@@ -160,8 +160,8 @@ class Fitted(NamedTuple):
             if min(np.linalg.norm(s) for s in steps) <= APART:
                 continue
             # of the mean of both covariances, which rounding may leave without a Cholesky factor
-            spread = np.linalg.qr(np.vstack([first.scale_tril.T, mode.scale_tril.T]) / np.sqrt(2), mode="r").T
-            if not is_joined(target, np.stack([first.loc, mode.loc]), spread, LEFT_OUT):
+            _, upper = np.linalg.qr(np.vstack([first.scale_tril.T, mode.scale_tril.T]) / np.sqrt(2))
+            if not is_joined(target, np.stack([first.loc, mode.loc]), upper.T, LEFT_OUT):
                 return True
         return False
 
