@@ -105,11 +105,19 @@ def _share(log_ratio):
 
 
 def _errors(matrix, mean, sd):
+    """Of draws, (n, k), the worst of all columns; effective sizes as of four chains one after the other."""
     import numpy as np
 
+    from thalweg.diagnostics import bulk_ess, tail_ess
+
+    fourths = np.reshape(np.asarray(matrix, float)[: len(matrix) // 4 * 4], (4, -1, matrix.shape[1]))
     return {
         "mean error": float(np.max(np.abs(matrix.mean(0) - mean) / sd)),
         "log sd ratio": float(np.max(np.abs(np.log(matrix.std(0) / sd)))),
+        **{
+            name: float(min(of(fourths[..., k]) for k in range(matrix.shape[1])))
+            for name, of in (("bulk ESS", bulk_ess), ("tail ESS", tail_ess))
+        },
     }
 
 
@@ -192,10 +200,11 @@ def _compete(method, suite, name, seed, start):
 
     target, columns, mean, sd, log_evidence, problem = _load(suite, name)
     n = DRAWS.get(suite, 10_000)
+    prepared = time.perf_counter()
     fit = METHODS[method](target, n)
     u, known = fit(seed)
     draws = {k: np.asarray(v) for k, v in jax.vmap(lambda u: target.constrain(u)[0])(u).items()}
-    out = {"cold seconds": time.time() - start, **known}
+    out = {"cold seconds": time.time() - start, "first seconds": time.perf_counter() - prepared, **known}
     if columns is not None:
         out |= _errors(columns(draws), mean, sd)
     if log_evidence is not None:

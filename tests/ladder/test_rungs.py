@@ -14,7 +14,7 @@ from thalweg.distributions import Mixture
 from thalweg.infer import checked_settings
 from thalweg.ladder import Budget, Climb
 from thalweg.ladder._ascent import Ascent
-from thalweg.ladder._fits import fit_gaussians
+from thalweg.ladder._fits import MANY, fit_gaussians
 from thalweg.ladder._rungs import (
     RUNGS,
     BestGaussian,
@@ -135,6 +135,47 @@ def test_a_flow_bends_what_a_gaussian_cannot():
 def test_one_coordinate_gets_a_spline():
     one = tw.from_function(lambda p: norm.logpdf(p["x"]), {"x": tw.real()})
     assert ascent(one).richer == "spline"
+
+
+def counts(d):
+    """Counts with a log-normal mean each, in turned coordinates: (target, log evidence, means, sds), by quadrature."""
+    rng = np.random.default_rng(3)
+    turn = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    y = rng.poisson(np.exp(rng.standard_normal(d))).astype(float)
+
+    def log_density(p, data):
+        x = data["turn"] @ p["z"]
+        return norm.logpdf(x).sum() + (data["y"] * x - jnp.exp(x)).sum()
+
+    x = np.linspace(-8, 6, 4001)
+    density = np.exp(-0.5 * x**2 + y[:, None] * x - np.exp(x)) / np.sqrt(2 * np.pi)
+    mass = density.sum(1) * (x[1] - x[0])
+    mean, square = ((density * x**k).sum(1) * (x[1] - x[0]) / mass for k in (1, 2))
+    target = tw.from_function(log_density, {"z": tw.real(d)}, {"turn": turn, "y": y})
+    return target, np.log(mass).sum(), mean, np.sqrt(square - mean**2)
+
+
+@pytest.mark.slow
+def test_many_coordinates():
+    """Sketches of the Gaussian, and the chains that go on from it, are right where d^2 draws would be too many."""
+    target, log_evidence, mean, sd = counts(300)
+    posterior = tw.infer(target, seed=0, progress=False)
+    assert posterior.verdict.ok
+    assert "one fit" in posterior.steps_taken[0]
+    np.testing.assert_allclose(posterior.log_evidence.value, log_evidence, atol=0.1)
+    x = posterior.resample(10_000, seed=0)["z"] @ np.asarray(target.data["turn"]).T
+    np.testing.assert_allclose((x.mean(0) - mean) / sd, 0, atol=0.1)
+    np.testing.assert_allclose(x.std(0) / sd, 1, atol=0.1)
+
+
+def test_chains_follow_the_gaussian_of_many_coordinates_alone():
+    few, many = ascent(bent()), ascent(counts(120)[0])
+    rung = Chains(BestGaussian, beyond=MANY)
+    for climb in (few, many):
+        alone = climb.finish(climb.best_gaussian())
+        climb.found["Gaussian"] = dataclasses.replace(alone, verdict=dataclasses.replace(alone.verdict, ok=False))
+    assert not rung.is_due(few)
+    assert rung.is_due(many)
 
 
 def test_chains_go_on_from_a_flow_that_is_not_trusted():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import thalweg as tw
+from thalweg.mcmc._blackjax import tune_hamiltonian
 
 N = 12
 
@@ -37,6 +38,15 @@ def test_who_takes_turns(data):
     supports = {"x": tw.real(3), "s": tw.real()}
     assert not tw.from_function(one_matrix, supports, {"c": np.eye(3)}).takes_turns
     assert not tw.from_function(lambda p: -(p["x"] ** 2), {"x": tw.real()}).takes_turns
+
+
+def test_chains_step_through_it_though_its_supports_have_ends(data, getkey):
+    # their ends are arrays of the target, which a loop in a loop must not close over
+    target = tw.from_function(two_kernels, {"a": tw.positive(), "b": tw.positive()}, data)
+    chains = eqx.filter_jit(lambda target, u, key: tune_hamiltonian(target.log_density, u, key, 3)[0])
+    moved = chains(target, jnp.zeros((4, 2)), getkey())
+    assert bool(jnp.isfinite(moved).all())
+    assert bool((moved != 0).all())
 
 
 def test_values_and_derivatives(data, getkey):

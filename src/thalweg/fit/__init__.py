@@ -2,5 +2,15 @@
 
 from thalweg.fit._fit import Fit, FitState
 from thalweg.fit._gaussian import GaussianFit, GaussianState
+from thalweg.fit._sketched import MeanFieldFit, MeanFieldState, SketchedFit, SketchedState
 
-__all__ = ["Fit", "FitState", "GaussianFit", "GaussianState"]
+__all__ = [
+    "Fit",
+    "FitState",
+    "GaussianFit",
+    "GaussianState",
+    "MeanFieldFit",
+    "MeanFieldState",
+    "SketchedFit",
+    "SketchedState",
+]

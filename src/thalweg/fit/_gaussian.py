@@ -130,9 +130,7 @@ class GaussianFit(AbstractProcess[GaussianState]):
         start = int(state.cooling)
         if start >= 0:
             return state, (Status.CONVERGED if done >= start + self.cool_steps else None)
-        recent = elbo[-2 * self.chunk :]
-        settled = done >= 3 * self.chunk and np.all(np.isfinite(recent)) and _gain(recent) < 0.02
-        if settled or hurry or done >= steps - self.cool_steps:
+        if has_settled(elbo, self.chunk) or hurry or done >= steps - self.cool_steps:
             state = state._replace(cooling=np.array(done))
         return state, None
 
@@ -185,6 +183,12 @@ def _choleskys(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             with contextlib.suppress(np.linalg.LinAlgError):
                 found[k], definite[k] = np.linalg.cholesky(matrix), True
         return found, definite
+
+
+def has_settled(elbo: np.ndarray, chunk: int) -> bool:
+    """Whether the ELBO of the last steps is that of those before; a chunk's worth of each, after one more."""
+    recent = elbo[-2 * chunk :]
+    return len(elbo) >= 3 * chunk and bool(np.isfinite(recent).all()) and _gain(recent) < 0.02
 
 
 def _gain(elbo: np.ndarray) -> float:

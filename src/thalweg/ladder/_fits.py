@@ -1,6 +1,6 @@
 """What rungs fit: Gaussians from many starts, and flows; each fit says what it did."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,12 +8,13 @@ from jax.sharding import Mesh
 
 from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
 from thalweg.distributions import AbstractSampler
-from thalweg.fit import Fit, GaussianFit, GaussianState
+from thalweg.fit import Fit, GaussianFit, MeanFieldFit, SketchedFit
 from thalweg.flows import tail_degrees_of_freedom
-from thalweg.ladder._modes import NATS, Fitted, Mode
+from thalweg.ladder._modes import LEFT_OUT, NATS, Fitted, Mode
 from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send_scouts_each, unseen
+from thalweg.ladder._string import is_joined
 from thalweg.objectives import ForwardKL, ReverseKL, Sum
-from thalweg.run import Checkpoint, Limit, Progress, Status, run
+from thalweg.run import Checkpoint, Limit, Progress, RunResult, Status, run
 from thalweg.targets import Stack, Starts, Target, is_mostly_rounding, log_density_of_rows
 
 _N_STARTS, _WIDEST, _WIDER = 3, 10.0, 3.0
@@ -21,6 +22,8 @@ _ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 6
 _MOST_IDLE_ALONE = 2
 """Gaussians fitted elsewhere at once, at first and where there are more modes than one; the most modes, rounds, and
 rounds in a row that find none, at last where there is one mode."""
+MANY = 100
+"""Coordinates beyond which one Gaussian is fitted at a time, by sketches of its covariance."""
 _FEWEST, _FEWEST_INSIDE = 100, 0.1
 """Draws by which a start's ELBO is judged; the share of them where there is density."""
 _SUSPECT = 1e6
@@ -70,16 +73,17 @@ class Reached(NamedTuple):
     missed: str | None = None
 
 
-def _elbo_of_starts(target: Target, state: GaussianState, rng: np.random.Generator, n: int = 1000) -> np.ndarray:
+def _elbo_of_starts(
+    target: Target, loc: np.ndarray, tril: np.ndarray, rng: np.random.Generator, n: int = 1000
+) -> np.ndarray:
     """The ELBO of each start's Gaussian, from the same standard draws, n in all.
 
     Of one that reaches beyond a wall, where the density is 0, that of the Gaussian cut off there; -inf where the log
     density is but rounding.
     """
-    loc, tril = state.loc, state.scale_tril
     k, d = loc.shape
     z = rng.standard_normal((max(n // k, _FEWEST), d))
-    u = loc[:, None] + np.einsum("sj,kij->ksi", z, tril)
+    u = loc[:, None] + z @ tril.swapaxes(1, 2)
     log_p = log_density_of_rows(target, u.reshape(-1, d)).reshape(k, -1)
     log_q = -0.5 * (z**2).sum(1) - 0.5 * d * np.log(2 * np.pi)
     log_scale = np.log(np.diagonal(tril, axis1=1, axis2=2)).sum(1)
@@ -106,17 +110,8 @@ def fit_gaussians(
     """
     fit_key, judge_key, else_key, *last_keys = split_on_host(key, 7)
 
-    def fit(
-        process: GaussianFit, state: GaussianState, name: str, fit_key: PRNGKeyArray, judge_key: PRNGKeyArray
-    ) -> tuple[Any, Fitted]:
-        bounds = {"progress": budget.progress, "checkpoint": budget.checkpoint, "limit": budget.limit}
-        result = run(process, state, fit_key, steps=steps, name=name, **bounds)
-        return result, _judged(target, result.state, judge_key)
-
-    process, careful = GaussianFit(target), GaussianFit(target, all_careful=True)
-    result, fitted = fit(
-        process, process.init(_first(starts), starts.scale_tril, widest=_WIDEST), "Gaussian start", fit_key, judge_key
-    )
+    gaussians = _Gaussians(target, budget, steps)
+    elbo, fitted = gaussians.first(starts, fit_key, judge_key)
     modes, tried, idle = fitted.modes(), np.empty((0, target.size)), 0
     scouts = None if budget.is_over else send_scouts(target, starts.points)
     for i, round_key in enumerate(split_on_host(else_key, _MOST_ROUNDS)):
@@ -128,10 +123,11 @@ def fit_gaussians(
         least = -np.inf
         if np.isfinite(modes.elbo[0]):
             least = modes.elbo[0] - NATS - modes.log_volumes(target).max() - target.size * np.log(_WIDER)
-        further = scouts.elsewhere(modes, _MORE_ELSEWHERE if modes.far else _ELSEWHERE, tried, least)
+        further = scouts.elsewhere(modes, gaussians.at_once(modes), tried, least)
         before = len(modes.elbo)
         if len(further):
-            _, more = fit(careful, careful.init(further), f"Gaussian elsewhere {i + 1}", fit_key, judge_key)
+            apart = gaussians.worth_a_fit(further, modes)
+            more = gaussians.at(further[apart], f"Gaussian elsewhere {i + 1}", fit_key, judge_key)
             fitted, tried = fitted.joined(more), np.concatenate([tried, further])
             modes = fitted.modes()
         elif modes.far or len(scouts.left_out(modes)):
@@ -141,19 +137,82 @@ def fit_gaussians(
         idle = idle + 1 if len(modes.elbo) == before else 0
     missed = None
     if modes.far and scouts is not None:
-
-        def fit_left(points: np.ndarray, *keys: PRNGKeyArray) -> Fitted:
-            return fit(careful, careful.init(points), "Gaussian, left", *keys)[1]
-
-        fitted, missed = _look_at_the_rest(scouts, fitted, tried, fit_left, last_keys)
+        fitted, missed = _look_at_the_rest(scouts, fitted, tried, gaussians, last_keys)
         modes = fitted.modes()
-    done = len(result.history["elbo"])
-    sentence = (
-        f"full-rank Gaussian: ELBO {fitted.elbo.max():.2f} after {done} steps, the best of {len(fitted.elbo)} fits"
-    )
+    fits = "one fit" if len(fitted.elbo) == 1 else f"the best of {len(fitted.elbo)} fits"
+    sentence = f"full-rank Gaussian: ELBO {fitted.elbo.max():.2f} after {len(elbo)} steps, {fits}"
     if modes.far:
         sentence += f", which ended in {len(modes.elbo)} modes"
-    return modes, Reached(None, result.history, sentence, missed=missed)
+    return modes, Reached(None, {"elbo": elbo}, sentence, missed=missed)
+
+
+class _Gaussians(NamedTuple):
+    """Fits of Gaussians, from few coordinates all at once, from many one by one.
+
+    Attributes:
+        target: the log density.
+        budget: what bounds them.
+        steps: at most so many each.
+    """
+
+    target: Target
+    budget: Budget
+    steps: int
+
+    def first(self, starts: Starts, key: PRNGKeyArray, judge_key: PRNGKeyArray) -> tuple[np.ndarray, Fitted]:
+        """From the first starts: (the ELBO by steps, what they reached)."""
+        points = starts.points[:1] if self._are_many else _first(starts)
+        return self._fitted("Gaussian start", points, key, judge_key, starts)
+
+    def at(self, points: np.ndarray, name: str, key: PRNGKeyArray, judge_key: PRNGKeyArray) -> Fitted:
+        """From points, (k, d), that are uphill of what is near already."""
+        return self._fitted(name, points, key, judge_key)[1] if len(points) else Fitted([], np.empty(0))
+
+    def worth_a_fit(self, points: np.ndarray, modes: Fitted) -> np.ndarray:
+        """Which of these, (k,); of many coordinates, where fits take long, those that a valley parts from the best."""
+        if not self._are_many:
+            return np.ones(len(points), bool)
+        best = modes.gaussians[0]
+        ways = [np.stack([best.loc, point]) for point in points]
+        return np.array([not is_joined(self.target, way, best.scale_tril, LEFT_OUT) for way in ways])
+
+    def at_once(self, modes: Fitted) -> int:
+        """Fitted elsewhere in a round."""
+        if self._are_many:
+            return 1
+        return _MORE_ELSEWHERE if modes.far else _ELSEWHERE
+
+    @property
+    def _are_many(self) -> bool:
+        return self.target.size > MANY
+
+    def _fitted(
+        self, name: str, points: np.ndarray, key: PRNGKeyArray, judge_key: PRNGKeyArray, first: Starts | None = None
+    ) -> tuple[np.ndarray, Fitted]:
+        scale_tril = first.scale_tril if first else None
+        if self._are_many:
+            each = [self._one(f"{name}, {k + 1}", point, scale_tril, key) for k, point in enumerate(points)]
+            loc, tril = (np.stack([getattr(r.state, n) for r in each]) for n in ("loc", "scale_tril"))
+            return each[0].history["elbo"], _judged(self.target, loc, tril, judge_key)
+        process = GaussianFit(self.target, all_careful=first is None)
+        state = process.init(points, scale_tril, widest=_WIDEST if first else None)
+        result = run(process, state, key, steps=self.steps, name=name, **self._bounds)
+        return result.history["elbo"], _judged(self.target, result.state.loc, result.state.scale_tril, judge_key)
+
+    def _one(self, name: str, point: np.ndarray, scale_tril: np.ndarray | None, key: PRNGKeyArray) -> RunResult:
+        """Each coordinate by itself first, unless their covariance is known about; then together."""
+        alone_key, key = split_on_host(key, 2)
+        if scale_tril is None:
+            process = MeanFieldFit(self.target)
+            state, steps = process.init(point, 1.0), process.steps
+            alone = run(process, state, alone_key, steps=steps, name=f"{name}, each coordinate", **self._bounds).state
+            point, scale_tril = alone.loc, np.diag(np.exp(alone.log_sd))
+        together = SketchedFit(self.target)
+        return run(together, together.init(point, scale_tril), key, steps=self.steps, name=name, **self._bounds)
+
+    @property
+    def _bounds(self) -> dict[str, Any]:
+        return {"progress": self.budget.progress, "checkpoint": self.budget.checkpoint, "limit": self.budget.limit}
 
 
 def fit_gaussians_each(
@@ -175,7 +234,7 @@ def fit_gaussians_each(
     done, k, found = len(result.history["elbo"]), len(loc) // len(targets), []
     for i, (target, seen, judge_key) in enumerate(zip(targets, scouts, judge_keys, strict=True)):
         own = result.state._replace(**{n: getattr(result.state, n)[i * k : (i + 1) * k] for n in ("loc", "scale_tril")})
-        modes = _judged(target, own, judge_key).modes()
+        modes = _judged(target, own.loc, own.scale_tril, judge_key).modes()
         sentence = f"full-rank Gaussian: ELBO {modes.elbo.max():.2f} after {done} steps, the best of {k} fits"
         alone = not modes.far and not len(seen.left_out(modes))
         found.append((modes, Reached(None, result.history, sentence)) if alone else None)
@@ -188,14 +247,14 @@ def _first(starts: Starts) -> np.ndarray:
     return np.concatenate([starts.points[:1], some, starts.points[:1]])
 
 
-def _judged(target: Target, state: GaussianState, key: PRNGKeyArray) -> Fitted:
-    elbo = _elbo_of_starts(target, state, numpy_rng(key))
-    gaussians = [Mode(*one) for one in zip(state.loc, state.scale_tril, strict=True)]
+def _judged(target: Target, loc: np.ndarray, scale_tril: np.ndarray, key: PRNGKeyArray) -> Fitted:
+    elbo = _elbo_of_starts(target, loc, scale_tril, numpy_rng(key))
+    gaussians = [Mode(*one) for one in zip(loc, scale_tril, strict=True)]
     return Fitted(gaussians, np.where(np.isnan(elbo), -np.inf, elbo))
 
 
 def _look_at_the_rest(
-    scouts: Scouts, fitted: Fitted, tried: np.ndarray, fit: Callable[..., Fitted], keys: list[PRNGKeyArray]
+    scouts: Scouts, fitted: Fitted, tried: np.ndarray, gaussians: _Gaussians, keys: list[PRNGKeyArray]
 ) -> tuple[Fitted, str | None]:
     """Twice, fit some of the ends that were not tried: (all fits, a sentence where others may hold much mass)."""
     missed = None
@@ -204,8 +263,8 @@ def _look_at_the_rest(
         left = scouts.elsewhere(modes, len(scouts.ends), tried)
         if not len(left):
             return fitted, None
-        some = left[:: -(-len(left) // _MORE_ELSEWHERE)]
-        sample = fit(some, *round_keys)
+        some = left[:: -(-len(left) // gaussians.at_once(modes))]
+        sample = gaussians.at(some, "Gaussian, left", *round_keys)
         # on a ridge a scout stops anywhere, and what is fitted there is a part of what is known
         held = np.where(sample.not_in(fitted), sample.elbo, -np.inf)
         missed = unseen(scouts, modes, fitted.small, left, held)

@@ -15,6 +15,8 @@ _SCALES = np.array([0.05, 0.5, 1.0, 5.0, 50.0])
 """Of the points that scouts begin at, in [-2, 2]^d: from 0.1 to 100."""
 _FASTER, _SLOWER, _FIRST, _LONGEST = 1.3, 0.5, 0.1, 1e6
 _SPREAD = 1.5
+_OF_A_DRAW = 0.5
+"""Of the distance at which draws of many coordinates lie, so near an end is not elsewhere."""
 
 
 class Scouts(NamedTuple):
@@ -40,7 +42,8 @@ class Scouts(NamedTuple):
         One Gaussian reaches what is near it; several what they are dense at, since a wide one may hide narrow ones.
         """
         if not modes.far:
-            missed = np.linalg.norm(modes.gaussians[0].whiten(self.ends), axis=1) > APART
+            far = max(APART, _OF_A_DRAW * np.sqrt(self.ends.shape[1]))
+            missed = np.linalg.norm(modes.gaussians[0].whiten(self.ends), axis=1) > far
         else:
             missed = self.log_p > modes.log_density(self.ends) + LEFT_OUT
         return np.flatnonzero(missed & np.isfinite(self.log_p))

@@ -159,8 +159,14 @@ class Target(eqx.Module):
         data, u = self.data if data is None else data, jnp.asarray(u)
         if not self.takes_turns:
             return self._log_density(u, data, weight)
-        arrays, others = eqx.partition((data, weight), eqx.is_array)
-        return in_turns(lambda u, arrays: self._log_density(u, *eqx.combine(arrays, others)))(u, arrays)
+        # the target's own arrays too: a closure over them does not pass through all loops
+        arrays, others = eqx.partition((self, data, weight), eqx.is_array)
+
+        def in_full(u: Array, arrays: Any) -> Scalar:
+            target, data, weight = eqx.combine(arrays, others)
+            return target._log_density(u, data, weight)
+
+        return in_turns(in_full)(u, arrays)
 
     def _log_density(self, u: Array, data: Any, weight: Any) -> Scalar:
         if self.log_density_in_space is not None and isinstance(weight, int | float) and weight == 1:
