@@ -83,7 +83,7 @@ def _elbo_of_starts(
     """
     k, d = loc.shape
     z = rng.standard_normal((max(n // k, _FEWEST), d))
-    u = loc[:, None] + z @ tril.swapaxes(1, 2)
+    u = loc[:, None] + np.einsum("sj,kij->ksi", z, tril)
     log_p = log_density_of_rows(target, u.reshape(-1, d)).reshape(k, -1)
     log_q = -0.5 * (z**2).sum(1) - 0.5 * d * np.log(2 * np.pi)
     log_scale = np.log(np.diagonal(tril, axis1=1, axis2=2)).sum(1)

@@ -9,7 +9,7 @@ from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
 from thalweg.distributions import Mixture, Transformed
 from thalweg.fit import Fit
 from thalweg.flows import make_flow
-from thalweg.ladder._ascent import FURTHER_STEPS, STEPS, Ascent, Look, is_good
+from thalweg.ladder._ascent import FURTHER_STEPS, STEPS, Ascent, Look, is_fair, is_good
 from thalweg.ladder._axes import independent_axes
 from thalweg.ladder._fits import MANY, Reached, fit_flow, gaussian_weights
 from thalweg.ladder._mixture import weigh_components
@@ -41,7 +41,10 @@ class AbstractRung(abc.ABC):
 
 
 class BestGaussian(AbstractRung):
-    """The best full-rank Gaussian, twice looked at: one lucky set of weights is not enough."""
+    """The best full-rank Gaussian, twice looked at: one lucky set of weights is not enough.
+
+    Of many coordinates it is what chains go on from.
+    """
 
     name = "Gaussian"
 
@@ -52,30 +55,28 @@ class BestGaussian(AbstractRung):
     def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
         """Weigh it, by NumPy first: most that are not good are seen so in a moment."""
         look = Look.at(gaussian_weights(ascent.target, ascent.modes.gaussians[0], numpy_rng(key)))
-        if not look.is_good and not ascent.budget.is_over and ascent.target.size <= MANY:
+        if not look.is_fair and not ascent.budget.is_over and ascent.target.size <= MANY:
             ascent.add(str(look))
             return None
         ascent.alone = ascent.finish(ascent.best_gaussian())
-        if is_good(ascent.alone) or ascent.budget.is_over or ascent.target.size > MANY:
+        if is_fair(ascent.alone) or ascent.budget.is_over or ascent.target.size > MANY:
             return ascent.alone
         return ascent.drop(ascent.alone)
 
     def is_enough(self, posterior: Posterior) -> bool:
-        """Good weights."""
-        return is_good(posterior)
+        """Fair weights."""
+        return is_fair(posterior)
 
 
 class Flow(AbstractRung):
     """A flow on top of the best Gaussian, by path gradients; for longer where its weights are not good."""
 
     name = "flow"
-    most_parameters: ClassVar[int] = 256
-    """Of more, a flow learns too little in the time that chains take."""
 
     def is_due(self, ascent: Ascent) -> bool:
-        """Unless there are modes that it would not find, or very many coordinates."""
+        """Unless there are modes that it would not find, or so many coordinates that chains are sooner right."""
         unseen = ascent.alone is not None and ascent.alone.verdict.missed_mode and ascent.modes.far
-        return not ascent.has_modes and not unseen and ascent.target.size <= self.most_parameters
+        return not ascent.has_modes and not unseen and ascent.target.size <= MANY
 
     def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
         """Fit it."""
@@ -161,22 +162,19 @@ class Chains(AbstractRung):
 
     Args:
         after: the rungs whose flows they may go on from.
-        beyond: only of targets of more coordinates than that.
     """
 
     name = "chains"
     chains: ClassVar[int] = 64
     """Many at once: a step of 64 takes twice the time of 16."""
 
-    def __init__(self, *after: type[AbstractRung], beyond: int = 0) -> None:
-        self._after, self._beyond = {rung.name for rung in after}, beyond
+    def __init__(self, *after: type[AbstractRung]) -> None:
+        self._after = {rung.name for rung in after}
 
     def is_due(self, ascent: Ascent) -> bool:
         """Where weights cannot be trusted; chains begun at a flow's draws do not find a mode that it leaves out."""
         flow = ascent.best(self._after)
-        if flow is None or ascent.target.size <= self._beyond:
-            return False
-        return not flow.verdict.missed_mode and flow.log_weights is not None
+        return flow is not None and not flow.verdict.missed_mode and flow.log_weights is not None
 
     def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
         """Run them; kept if they are trusted."""
@@ -295,10 +293,9 @@ class GaussianAgain(AbstractRung):
 
 RUNGS: tuple[AbstractRung, ...] = (
     BestGaussian(),
-    Chains(BestGaussian, beyond=MANY),
     Flow(),
     Refit(Flow),
-    Chains(Flow, Refit),
+    Chains(BestGaussian, Flow, Refit),
     GaussianEachMode(),
     FlowEachMode(),
     Chains(FlowEachMode),
