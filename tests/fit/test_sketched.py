@@ -68,16 +68,32 @@ def test_sketches_reach_the_optimum_that_all_directions_reach():
     assert 0.5 * (between @ between + (ratios**2 - 1 - 2 * np.log(ratios)).sum()) < 0.1  # the KL divergence, in nats
 
 
-def test_what_lowers_the_elbo_is_taken_back_and_what_has_no_density_narrows():
-    # flat far off, where curvature tells nothing, and without density beyond
+def _flat_far_off_and_nothing_beyond():
     def log_density(p):
         x = p["x"]
         return jnp.where(jnp.abs(x).max() > 60, -jnp.inf, -2 * jnp.sqrt(1 + x**2).sum())
 
-    target = tw.from_function(log_density, {"x": tw.real(20)})
-    process = SketchedFit(target)
+    return SketchedFit(tw.from_function(log_density, {"x": tw.real(20)}))
+
+
+def test_what_lowers_the_elbo_is_taken_back_and_what_has_no_density_narrows():
+    process = _flat_far_off_and_nothing_beyond()
     found = run(process, process.init(np.full(20, 30.0), 30 * np.eye(20)), jax.random.key(0), steps=500)
     assert not found.history["good"].all()
     assert found.status is Status.CONVERGED
     np.testing.assert_allclose(found.state.loc, 0, atol=0.2)
     assert np.isfinite(found.history["elbo"][-60:]).all()
+
+
+def test_a_state_from_a_file_goes_on_to_the_same_bits():
+    process = _flat_far_off_and_nothing_beyond()
+    kept = reread = process.init(np.full(20, 30.0), 30 * np.eye(20))
+    bad = 0
+    for i in range(40):
+        kept, records = process.advance(kept, jax.random.key(0), i, 1)
+        copied = jax.tree.map(np.array, reread)
+        reread, _ = process.advance(copied, jax.random.key(0), i, 1)
+        bad += not records["good"][0]
+    assert bad > 0
+    for one, other in zip(jax.tree.leaves(kept), jax.tree.leaves(reread), strict=True):
+        np.testing.assert_array_equal(one, other)

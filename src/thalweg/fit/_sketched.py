@@ -140,6 +140,11 @@ class SketchedState(NamedTuple):
     cooling: np.ndarray
 
     @property
+    def is_known(self) -> bool:
+        """Whether it stands where the ELBO was seen last."""
+        return bool(self.log_det == self.known.log_det) and np.array_equal(self.loc, self.known.loc)
+
+    @property
     def scale_tril(self) -> np.ndarray:
         """The covariance's Cholesky factor, (d, d)."""
         _, upper = np.linalg.qr(self.factor.T)
@@ -205,7 +210,7 @@ class SketchedFit(AbstractProcess[SketchedState]):
             terms = log_p[both] + 0.5 * (z[both] ** 2).sum(1)
             elbo = float(terms.mean() + state.log_det + 0.5 * d * _LOG_2PI)
             slack = max(_DROP, _DROP_IN_ERRORS * float(terms.std()) / math.sqrt(len(terms)))
-        if elbo == -np.inf or (elbo < state.known.elbo - state.known.slack and state.loc is not state.known.loc):
+        if elbo == -np.inf or (elbo < state.known.elbo - state.known.slack and not state.is_known):
             return _taken_back(state), float(state.known.elbo), False
         kept = np.flatnonzero(finite)
         k, z = len(kept), z[kept]
@@ -258,7 +263,7 @@ def _usual(terms: np.ndarray) -> np.ndarray:
 def _taken_back(state: SketchedState) -> SketchedState:
     """Where the ELBO was seen last, to go on with less trust; narrower, where that is the state itself."""
     known = state.known
-    if known.loc is state.loc:
+    if state.is_known:
         log_det = np.asarray(known.log_det + len(known.loc) * math.log(_NARROWER))
         known = known._replace(factor=known.factor * _NARROWER, log_det=log_det, elbo=np.array(-np.inf))
     back = {"loc": known.loc, "factor": known.factor, "log_det": known.log_det, "known": known}
