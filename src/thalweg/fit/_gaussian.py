@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -95,10 +96,7 @@ class GaussianFit(AbstractProcess[GaussianState]):
         self, state: GaussianState, key: PRNGKeyArray, first: int, n: int
     ) -> tuple[GaussianState, dict[str, np.ndarray]]:
         """Steps from every start; a start's bad step narrows its Gaussian instead."""
-        elbo, good = np.empty(n), np.empty(n, bool)
-        for i in range(n):
-            state, elbo[i], good[i] = self._step(state, key, first + i)
-        return state, {"elbo": elbo, "good": good}
+        return steps_of(self._step, state, key, first, n)
 
     def _step(self, state: GaussianState, key: PRNGKeyArray, index: int) -> tuple[GaussianState, float, bool]:
         since = max(0, index - int(state.cooling)) if state.cooling >= 0 else 0
@@ -183,6 +181,16 @@ def _choleskys(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             with contextlib.suppress(np.linalg.LinAlgError):
                 found[k], definite[k] = np.linalg.cholesky(matrix), True
         return found, definite
+
+
+def steps_of(
+    step: Callable[[Any, PRNGKeyArray, int], tuple[Any, float, bool]], state: Any, key: PRNGKeyArray, first: int, n: int
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """(the state after steps first ... first + n - 1, their records "elbo" and "good")."""
+    elbo, good = np.empty(n), np.empty(n, bool)
+    for i in range(n):
+        state, elbo[i], good[i] = step(state, key, first + i)
+    return state, {"elbo": elbo, "good": good}
 
 
 def has_settled(elbo: np.ndarray, chunk: int) -> bool:

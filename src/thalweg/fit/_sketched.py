@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core import PRNGKeyArray, key_words
-from thalweg.fit._gaussian import has_settled
+from thalweg.fit._gaussian import has_settled, steps_of
 from thalweg.run import AbstractProcess, Status
 from thalweg.targets import Target, value_and_score_of_rows
 
@@ -72,10 +72,7 @@ class MeanFieldFit(AbstractProcess[MeanFieldState]):
         self, state: MeanFieldState, key: PRNGKeyArray, first: int, n: int
     ) -> tuple[MeanFieldState, dict[str, np.ndarray]]:
         """Steps; draws at which the density is not finite are left out."""
-        elbo, good = np.empty(n), np.empty(n, bool)
-        for i in range(n):
-            state, elbo[i], good[i] = self._step(state, key, first + i)
-        return state, {"elbo": elbo, "good": good}
+        return steps_of(self._step, state, key, first, n)
 
     def _step(self, state: MeanFieldState, key: PRNGKeyArray, index: int) -> tuple[MeanFieldState, float, bool]:
         loc, log_sd, moments = state
@@ -191,10 +188,7 @@ class SketchedFit(AbstractProcess[SketchedState]):
         self, state: SketchedState, key: PRNGKeyArray, first: int, n: int
     ) -> tuple[SketchedState, dict[str, np.ndarray]]:
         """Steps."""
-        elbo, good = np.empty(n), np.empty(n, bool)
-        for i in range(n):
-            state, elbo[i], good[i] = self._step(state, key, first + i)
-        return state, {"elbo": elbo, "good": good}
+        return steps_of(self._step, state, key, first, n)
 
     def _step(self, state: SketchedState, key: PRNGKeyArray, index: int) -> tuple[SketchedState, float, bool]:
         since = max(0, index - int(state.cooling)) if state.cooling >= 0 else 0

@@ -31,8 +31,8 @@ _COUNTED = 4000
 """Draws by which the modes' shares are told."""
 _FAIR_KHAT, _LARGE_SHARE, _FAIR_SHARE = 0.7, 0.9, 0.4
 """Nor does one whose weights are this even: what a heavier tail may add is little. With the smaller share a Gaussian is
-fair: on posteriors of three models, by five seeds, its means were within 0.03 sd of the truth and its sds within 3 %,
-and a flow took ten times as long."""
+fair: in 13 fits of three models, k-hat .42 to .77, corrected means were within 0.031 sd of the truth, sds within
+3.3 %."""
 
 
 class Look(NamedTuple):

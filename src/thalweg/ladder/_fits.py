@@ -191,9 +191,10 @@ class _Gaussians(NamedTuple):
     ) -> tuple[np.ndarray, Fitted]:
         scale_tril = first.scale_tril if first else None
         if self._are_many:
-            each = [self._one(f"{name}, {k + 1}", point, scale_tril, key) for k, point in enumerate(points)]
-            loc, tril = (np.stack([getattr(r.state, n) for r in each]) for n in ("loc", "scale_tril"))
-            return each[0].history["elbo"], _judged(self.target, loc, tril, judge_key)
+            (point,) = points
+            result = self._one(name, point, scale_tril, key)
+            loc, tril = result.state.loc[None], result.state.scale_tril[None]
+            return result.history["elbo"], _judged(self.target, loc, tril, judge_key)
         process = GaussianFit(self.target, all_careful=first is None)
         state = process.init(points, scale_tril, widest=_WIDEST if first else None)
         result = run(process, state, key, steps=self.steps, name=name, **self._bounds)
