@@ -107,6 +107,16 @@ def test_keys_split_on_the_host_differ_and_compile_nothing():
     assert jax.random.normal(first) != jax.random.normal(second)
 
 
+def test_a_named_key_is_the_name_s_own():
+    with count_compiles() as compiles:
+        chains, flow = (core.named_on_host(core.as_key(5), name) for name in ("chains", "flow"))
+        again, other = core.named_on_host(core.as_key(5), "chains"), core.named_on_host(core.as_key(6), "chains")
+    assert compiles.count == 0
+    words = {tuple(core.key_words(k).tolist()) for k in (chains, flow, other)}
+    assert len(words) == 3
+    np.testing.assert_array_equal(core.key_words(again), core.key_words(chains))
+
+
 def test_an_error_of_work_done_ahead_is_left_to_whoever_needs_it():
     seen = []
 

@@ -37,7 +37,7 @@ def ascent(target, **numbers):
     budget = Budget(Limit.of(None), Progress(show=False), None)
     modes, gaussian = fit_gaussians(target, find_start(target, 0), jax.random.key(1), budget)
     settings = checked_settings(target, "auto", dtype="float64", **numbers)
-    made = Ascent(target, settings, budget, None, jax.random.key(2), modes, gaussian)
+    made = Ascent(target, settings, budget, None, jax.random.key(2), jax.random.key(3), modes, gaussian)
     made.say(gaussian.sentence)
     return made
 
@@ -309,3 +309,20 @@ def test_without_a_rung_what_the_others_found_is_left():
     alone = Climb(target, settings, KEY, budget, None, ()).run("auto", find_start(target, 0))
     assert len(alone.steps_taken) == 1
     assert not alone.verdict.ok
+
+
+def test_a_rung_draws_the_same_whatever_other_rungs_there_are():
+    target = normal()
+    settings = checked_settings(target, "auto", dtype="float64", steps=5)
+
+    def elbo_of(*rungs):
+        budget = Budget(Limit.of(None), Progress(show=False), None)
+        return Climb(target, settings, KEY, budget, None, rungs).run("auto", find_start(target, 0)).trace["elbo"]
+
+    class Idle(Flow):
+        name = "idle"
+
+        def climb(self, _ascent, _key):
+            return None
+
+    np.testing.assert_array_equal(elbo_of(Flow()), elbo_of(Idle(), Flow()))

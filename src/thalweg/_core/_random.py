@@ -47,6 +47,12 @@ def split_on_host(key: Key[Array, ""], n: int) -> list[Key[Array, ""]]:
     return [_key_of_words(pair) for pair in words.astype(np.uint32)]
 
 
+def named_on_host(key: Key[Array, ""], name: str) -> Key[Array, ""]:
+    """The key of this name, whatever other names there are; by NumPy, compiles nothing."""
+    words = np.random.SeedSequence([*key_words(key).tolist(), *name.encode()]).generate_state(2)
+    return _key_of_words(words.astype(np.uint32))
+
+
 def from_numpy(numbers: Any) -> Array:
     """A JAX array, its floats in the precision that now holds; compiles nothing.
 

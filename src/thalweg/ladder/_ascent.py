@@ -19,7 +19,7 @@ from thalweg.ladder._fits import Budget, Reached, fit_flow, flow_process
 from thalweg.ladder._modes import Fitted, missed_mode
 from thalweg.ladder._places import places
 from thalweg.objectives import ForwardKL
-from thalweg.posterior import Estimate, ModeShare, Posterior, make_posterior, rehearse
+from thalweg.posterior import Estimate, ModeShare, Posterior, make_posterior, rehearse, with_sharper_evidence
 from thalweg.targets import Target
 
 STEPS, FURTHER_STEPS = 500, 2500
@@ -86,6 +86,7 @@ class Ascent:
         budget: what bounds it.
         mesh: devices, or None.
         weigh_key: for the draws that are weighed.
+        evidence_key: for further ones, of the evidence alone.
         modes: the Gaussians that starts ended in, the best first.
         gaussian: what their fits left.
         steps_taken: what was done, in sentences.
@@ -99,6 +100,7 @@ class Ascent:
     budget: Budget
     mesh: Mesh | None
     weigh_key: PRNGKeyArray
+    evidence_key: PRNGKeyArray
     modes: Fitted
     gaussian: Reached
     steps_taken: list[str] = dataclasses.field(default_factory=list)
@@ -135,8 +137,9 @@ class Ascent:
         return max(some, key=lambda p: (p.verdict.ok, not p.verdict.missed_mode, p.verdict.ess), default=None)
 
     def closed(self, posterior: Posterior) -> Posterior:
-        """With all that was done to reach it, kept or not, and what each mode holds."""
-        return dataclasses.replace(posterior, steps_taken=tuple(self.steps_taken), modes=self._shares(posterior))
+        """With a sharper evidence, all that was done to reach it, kept or not, and what each mode holds."""
+        sharper = with_sharper_evidence(posterior, self.evidence_key, self.budget.limit)
+        return dataclasses.replace(sharper, steps_taken=tuple(self.steps_taken), modes=self._shares(posterior))
 
     def _shares(self, posterior: Posterior) -> tuple[ModeShare, ...]:
         """Of the corrected draws, those in each place apart; none where there is one place."""

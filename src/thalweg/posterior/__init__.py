@@ -6,7 +6,7 @@ from thalweg.posterior._compare import Compared, Comparison, compare
 from thalweg.posterior._draws import WeighedDraws, draw_and_score, rehearse, score, weigh
 from thalweg.posterior._estimates import Bound, Estimate, ModeShare
 from thalweg.posterior._leak import charts_of, follow, metric_of
-from thalweg.posterior._make import load, make_posterior
+from thalweg.posterior._make import load, make_posterior, with_sharper_evidence
 from thalweg.posterior._posterior import POOL, Posterior, WeightedDraws
 from thalweg.posterior._verdict import LARGEST_RHAT, Verdict, judge
 
@@ -37,4 +37,5 @@ __all__ = [
     "rehearse",
     "score",
     "weigh",
+    "with_sharper_evidence",
 ]

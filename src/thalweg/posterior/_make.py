@@ -1,11 +1,23 @@
 """Posteriors from a fit, and from a file."""
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from thalweg._core import FileError, Seed, as_key, numpy_rng, precision, read_file, requirement
+from thalweg._core import (
+    FileError,
+    PRNGKeyArray,
+    Seed,
+    as_key,
+    numpy_rng,
+    precision,
+    read_file,
+    requirement,
+    split_on_host,
+)
 from thalweg.diagnostics import all_but_even, importance_ess, khat_threshold, log_mean_exp, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.posterior._citation import package_versions
@@ -15,12 +27,16 @@ from thalweg.posterior._leak import Corrected, at_an_end, missed_mass
 from thalweg.posterior._posterior import KIND, POOL, SAVED, Posterior, complaint_of
 from thalweg.posterior._tails import look_at_tails
 from thalweg.posterior._verdict import Verdict, judge
+from thalweg.run import Limit
 from thalweg.targets import Target, check_same_target, describe_target, is_mostly_rounding
 
 _HEAVY_KHAT = 0.5
 """Weights with a longer tail than this may belong to a target with one."""
 _FINEST = 0.25
 """Nats: rounding of the log density by more than this blurs the weights."""
+_SHARP, _MORE, _MOST_MORE = 0.005, 5000, 10
+"""Nats: a standard error of the evidence that is small enough, since what the verdict may not see is about as large;
+further draws at a time, and how often at most."""
 _SUSPECT, _LOOKED_AT = 1e6, 200
 """Size of a log density that may be but rounding; draws by which that is seen."""
 
@@ -72,14 +88,14 @@ def make_posterior(
         failed = failed or at_an_end(target, weighed.u, np.exp(smoothed.log_weights))
         if not (failed or missed_mode):
             drawn = Corrected(weighed.u, np.exp(smoothed.log_weights), log_p, log_q)
+            rng = numpy_rng(as_key(seed))
+            corrected = rng.choice(weighed.u, POOL, p=drawn.share / drawn.share.sum())
+            light = smoothed.khat <= _HEAVY_KHAT or all_but_even(raw)
+            tails = look_at_tails(target, corrected, importance_ess(raw), rng, briefly=light)
+            evidence = evidence.widened(tails.missing)
+            # chains cost more
             doubtful = bool(smoothed.khat >= khat_threshold(len(raw)) and all_but_even(raw))
-            failed = missed_mass(flow, target, drawn, evidence.value, as_key(seed), doubtful=doubtful)
-            if not failed:
-                rng = numpy_rng(as_key(seed))
-                corrected = rng.choice(weighed.u, POOL, p=drawn.share / drawn.share.sum())
-                light = smoothed.khat <= _HEAVY_KHAT or all_but_even(raw)
-                tails = look_at_tails(target, corrected, importance_ess(raw), rng, briefly=light)
-                failed, evidence = tails.told, evidence.widened(tails.missing)
+            failed = tails.told or missed_mass(flow, target, drawn, evidence.value, as_key(seed), doubtful=doubtful)
         verdict = judge(raw, np.asarray(weighed.u), own, failed=failed, missed_mode=missed_mode)
         # their mean is 1: what is the same for all draws need not be multiplied by their noise
         terms = evidence.value + own * (log_p - log_q - evidence.value)
@@ -103,6 +119,33 @@ def make_posterior(
         name,
         describe_target(target),
     )
+
+
+def with_sharper_evidence(posterior: Posterior, key: PRNGKeyArray, limit: Limit) -> Posterior:
+    """The same with its evidence from further weighed draws, beside those of the verdict, until that is sharp enough.
+
+    Args:
+        posterior: trusted by its weights; another is given back as it is.
+        key: for the draws, 50,000 at most.
+        limit: no more once it is over.
+    """
+    target, raw, evidence = posterior.target, posterior.log_weights, posterior.log_evidence
+    if target is None or raw is None or evidence is None or posterior.chains is not None or not posterior.verdict.ok:
+        return posterior
+    noise = log_mean_exp(raw)[1]
+    # what the error holds beside the noise of the draws stays
+    beside = math.sqrt(max(evidence.standard_error**2 - noise**2, 0.0))
+    pieces = min(_MOST_MORE, math.ceil(((noise / _SHARP) ** 2 - 1) * len(raw) / _MORE))
+    known = [raw]
+    for own in split_on_host(key, max(pieces, 0)):
+        if limit.is_over:
+            break
+        more = weigh(posterior.flow, target, own, _MORE)
+        known.append(np.asarray(more.log_p, float) - np.asarray(more.log_proposal, float))
+        if complaint_of(known[-1], more.u, target):
+            return posterior
+    sharper = Estimate(*log_mean_exp(np.concatenate(known))).widened(beside)
+    return dataclasses.replace(posterior, log_evidence=sharper)
 
 
 def _unresolved(target: Target, weighed: WeighedDraws) -> str | None:

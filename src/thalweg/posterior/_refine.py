@@ -107,8 +107,8 @@ def judge_refined(
     if verdict.ok:
         # chains that a flow proposes for stay where it has density, and agree with one another there
         even = Corrected(rows, shares, log_p, log_q_there)
-        failed = missed_mass(flow, target, even, evidence.value, leak_key, doubtful=before.khat >= _DOUBTFUL)
         tails = look_at_tails(target, rows, verdict.ess, numpy_rng(tail_key))
-        failed, evidence = failed or tails.told, evidence.widened(tails.missing)
+        evidence, doubtful = evidence.widened(tails.missing), before.khat >= _DOUBTFUL
+        failed = tails.told or missed_mass(flow, target, even, evidence.value, leak_key, doubtful=doubtful)
         verdict = refused(verdict, failed) if failed else verdict
     return verdict, evidence

@@ -1,0 +1,42 @@
+"""Further draws for the evidence of a posterior that is trusted."""
+
+import jax
+import numpy as np
+from jax.scipy.stats import logistic, norm
+
+import thalweg as tw
+from thalweg.diagnostics import log_mean_exp
+from thalweg.posterior import with_sharper_evidence
+from thalweg.run import Evaluations, Limit
+
+KEY = jax.random.key(1)
+
+
+def logistics(size):
+    return tw.from_function(lambda p: logistic.logpdf(p["x"]).sum(), {"x": tw.real(size)})
+
+
+def test_uneven_weights_are_drawn_further_until_the_evidence_is_sharp():
+    posterior = tw.infer(logistics(24), "gaussian", dtype="float64", progress=False)
+    by_the_verdict = log_mean_exp(posterior.log_weights)[1]
+    estimate = posterior.log_evidence
+    assert posterior.verdict.ok
+    assert by_the_verdict > 0.006
+    assert estimate.standard_error < 0.9 * by_the_verdict
+    assert abs(estimate.value) < 4 * estimate.standard_error
+
+
+def test_even_weights_and_what_is_not_trusted_are_left_as_they_are():
+    normal = tw.from_function(lambda p: norm.logpdf(p["x"]).sum(), {"x": tw.real(2)})
+    even = tw.infer(normal, dtype="float64", progress=False)
+    assert with_sharper_evidence(even, KEY, Limit.of(None)).log_evidence == even.log_evidence
+    uneven = tw.infer(logistics(60), "gaussian", dtype="float64", progress=False)
+    assert not uneven.verdict.ok
+    assert with_sharper_evidence(uneven, KEY, Limit.of(None)) is uneven
+
+
+def test_no_further_draws_once_the_budget_is_over():
+    posterior = tw.infer(logistics(24), "gaussian", dtype="float64", budget=Evaluations(1000), progress=False)
+    noise = log_mean_exp(posterior.log_weights)[1]
+    assert posterior.verdict.ok
+    assert np.isclose(posterior.log_evidence.standard_error, noise)
