@@ -32,6 +32,7 @@ from thalweg.bijections import (
     Interval,
     Invert,
     LessThan,
+    LocationScale,
     MaskedMLP,
     Ordered,
     Orthogonal,
@@ -115,6 +116,9 @@ SPLINE = SplineTransformer(bins=3, bound=3.0)
 ROWS = [
     Row("Affine", lambda: Affine(np.array([[1.0, -2.0]]), np.array([[0.5, 3.0]]))),
     Row("TriangularAffine", lambda: TriangularAffine(np.arange(4.0), np.tril(0.3 + np.eye(4)))),
+    Row("LocationScale", lambda: LocationScale(np.arange(4.0), 0.5, 4)),
+    Row("LocationScale", lambda: LocationScale(1.0, np.tril(0.3 + np.eye(4)), 4), "matrix"),
+    Row("LocationScale", lambda: LocationScale(np.arange(4.0), np.arange(1.0, 5.0), 4, walk=True), "walk"),
     Row("LU", lambda: LU(4), identity=True),
     Row("Permutation", lambda: Permutation([2, 0, 3, 1])),
     Row("random_permutation", lambda: random_permutation(4, seed=3)),

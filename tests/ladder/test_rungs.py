@@ -23,6 +23,7 @@ from thalweg.ladder._rungs import (
     FlowEachMode,
     GaussianAgain,
     GaussianEachMode,
+    NonCentred,
     Particles,
     Refit,
 )
@@ -326,3 +327,44 @@ def test_a_rung_draws_the_same_whatever_other_rungs_there_are():
             return None
 
     np.testing.assert_array_equal(elbo_of(Flow()), elbo_of(Idle(), Flow()))
+
+
+def groups(n_each, y):
+    """Ten groups about a common middle; NumPyro knows what each is drawn around."""
+    numpyro = pytest.importorskip("numpyro")
+    dist = numpyro.distributions
+
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0, 1))
+        tau = numpyro.sample("tau", dist.LogNormal(0, 1))
+        theta = numpyro.sample("theta", dist.Normal(mu, tau).expand([10]).to_event(1))
+        numpyro.sample("y", dist.Normal(theta, 1 / np.sqrt(n_each)).to_event(1), obs=y)
+
+    return tw.from_numpyro(model, y)
+
+
+def test_where_data_say_little_the_gaussian_is_non_centred_and_the_rungs_go_on_from_there():
+    y = np.zeros(10)
+    climb, rung = ascent(groups(0.2, y)), NonCentred()
+    before = climb.target
+    assert rung.is_due(climb)
+    posterior = rung.climb(climb, KEY)
+    assert climb.target is not before
+    assert climb.target.space.is_noncentred
+    assert climb.steps_taken[-1].startswith("non-centred Gaussian: ELBO ")
+    assert not rung.is_due(climb)
+    assert posterior is not None
+    assert posterior.verdict.ok
+
+
+def test_where_data_say_much_it_stays_as_it_is():
+    y = np.random.default_rng(0).normal(0, 1, 10)
+    climb = ascent(groups(100.0, y))
+    before = climb.target
+    assert NonCentred().climb(climb, KEY) is None
+    assert climb.target is before
+    assert "non-centred it is not better (ELBO " in climb.steps_taken[-1]
+
+
+def test_a_model_that_tells_nothing_of_its_groups_is_not_non_centred():
+    assert not NonCentred().is_due(ascent(bent()))

@@ -1,4 +1,4 @@
-"""From R^m onto constrained sets: half lines, intervals, ordered vectors, simplices, matrices, spheres.
+"""From R^m onto constrained sets: half lines, intervals, ordered vectors, simplices, and to given locations and scales.
 
 Unconstrained numbers are clipped *before* any exponential, so that values, log-determinants and gradients are finite
 for every finite input; inverses clip distances to the boundary from below. Bounds are `Fixed`: no optimiser moves them.
@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 
 from thalweg._core import Array, Cost, Fixed, Scalar, Shape, check_positive_int, from_numpy, register, requirement
 from thalweg.bijections._bijection import AbstractBijection
@@ -44,6 +45,54 @@ def _bound(name: str, value: Any, shape: Shape) -> Fixed:
     if not fits:
         raise ValueError(requirement(name, f"broadcast to shape {tuple(shape)}", array.shape))
     return Fixed(array if isinstance(array, jax.Array) else from_numpy(array))
+
+
+@register
+class LocationScale(AbstractBijection):
+    r"""$y = \mu + \sigma x$ with given mu and sigma, of which there is nothing to train.
+
+    Args:
+        loc: mu; broadcasts to (size,).
+        scale: sigma > 0, which broadcasts to (size,); or a lower triangular matrix, (size, size), of positive diagonal.
+        size: of a point.
+        walk: whether $y = \mu + \sum_{j \le i} \sigma_j x_j$ instead, for a scale that is no matrix.
+    """
+
+    loc: Fixed
+    scale: Fixed
+    in_shape: Shape = eqx.field(static=True)
+    walk: bool = eqx.field(static=True)
+    context_shape: ClassVar[Shape | None] = None
+    forward_cost: ClassVar[Cost] = "direct"
+    inverse_cost: ClassVar[Cost] = "direct"
+
+    def __init__(self, loc: Any, scale: Any, size: int, *, walk: bool = False) -> None:
+        self.in_shape, self.walk = (size,), walk
+        self.loc = _bound("loc", loc, (size,))
+        self.scale = _bound("scale", scale, (size, size) if np.ndim(scale) > 1 else (size,))
+
+    @property
+    def out_shape(self) -> Shape:
+        """As `in_shape`."""
+        return self.in_shape
+
+    def _parts(self, dtype: Any) -> tuple[Array, Array, Scalar]:
+        loc, scale = self.loc.value.astype(dtype), self.scale.value.astype(dtype)
+        each = jnp.diagonal(scale) if scale.ndim > 1 else jnp.broadcast_to(scale, self.in_shape)
+        return loc, scale, jnp.log(each).sum()
+
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
+        loc, scale, log_det = self._parts(x.dtype)
+        if scale.ndim > 1:
+            return loc + jnp.tril(scale) @ x, log_det
+        return loc + (jnp.cumsum(scale * x) if self.walk else scale * x), log_det
+
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
+        loc, scale, log_det = self._parts(y.dtype)
+        y = y - loc
+        if scale.ndim > 1:
+            return solve_triangular(scale, y, lower=True), -log_det
+        return (jnp.diff(y, prepend=0.0) if self.walk else y) / scale, -log_det
 
 
 @register

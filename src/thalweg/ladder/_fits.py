@@ -97,7 +97,7 @@ def _elbo_of_starts(
 
 
 def fit_gaussians(
-    target: Target, starts: Starts, key: PRNGKeyArray, budget: Budget, *, steps: int = 500
+    target: Target, starts: Starts, key: PRNGKeyArray, budget: Budget, *, steps: int = 500, kind: str = "full-rank"
 ) -> tuple[Fitted, Reached]:
     """Fit a full-rank Gaussian from every start, the first carefully, boldly and from wide, and keep the best ELBO.
 
@@ -110,7 +110,7 @@ def fit_gaussians(
     """
     fit_key, judge_key, else_key, *last_keys = split_on_host(key, 7)
 
-    gaussians = _Gaussians(target, budget, steps)
+    gaussians = _Gaussians(target, budget, steps, kind)
     elbo, fitted = gaussians.first(starts, fit_key, judge_key)
     modes, tried, idle = fitted.modes(), np.empty((0, target.size)), 0
     scouts = None if budget.is_over else send_scouts(target, starts.points)
@@ -140,7 +140,7 @@ def fit_gaussians(
         fitted, missed = _look_at_the_rest(scouts, fitted, tried, gaussians, last_keys)
         modes = fitted.modes()
     fits = "one fit" if len(fitted.elbo) == 1 else f"the best of {len(fitted.elbo)} fits"
-    sentence = f"full-rank Gaussian: ELBO {fitted.elbo.max():.2f} after {len(elbo)} steps, {fits}"
+    sentence = f"{kind} Gaussian: ELBO {fitted.elbo.max():.2f} after {len(elbo)} steps, {fits}"
     if modes.far:
         sentence += f", which ended in {len(modes.elbo)} modes"
     return modes, Reached(None, {"elbo": elbo}, sentence, missed=missed)
@@ -153,11 +153,13 @@ class _Gaussians(NamedTuple):
         target: the log density.
         budget: what bounds them.
         steps: at most so many each.
+        kind: by which a checkpoint tells them apart.
     """
 
     target: Target
     budget: Budget
     steps: int
+    kind: str
 
     def first(self, starts: Starts, key: PRNGKeyArray, judge_key: PRNGKeyArray) -> tuple[np.ndarray, Fitted]:
         """From the first starts: (the ELBO by steps, what they reached)."""
@@ -189,6 +191,7 @@ class _Gaussians(NamedTuple):
     def _fitted(
         self, name: str, points: np.ndarray, key: PRNGKeyArray, judge_key: PRNGKeyArray, first: Starts | None = None
     ) -> tuple[np.ndarray, Fitted]:
+        name = f"{self.kind} {name}"
         scale_tril = first.scale_tril if first else None
         if self._are_many:
             (point,) = points

@@ -193,6 +193,8 @@ def load(path: str | Path, target: Target | None = None) -> Posterior:
     if target is not None:
         with precision(record["dtype"]):
             target = target.turned(record["described"].get("turns", {}))
+            if record["described"].get("noncentred"):
+                target = target.noncentred or target
             check_same_target(target.in_default_precision(), record["described"])
     space = record["space"] if target is None else target.space
     return Posterior(**{**{k: record[k] for k in SAVED}, "space": space, "target": target})

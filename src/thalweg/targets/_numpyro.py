@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import Var
 
 from thalweg._core import Array, PRNGKeyArray, import_guest, one_at_a_time, requirement
 from thalweg.targets._check import check_gradient, raised
@@ -21,6 +22,7 @@ from thalweg.targets._numpyro_sites import (
     dims_of,
     family,
     innermost,
+    place_of,
     refuse_early,
     refuse_site,
     support_of,
@@ -28,7 +30,7 @@ from thalweg.targets._numpyro_sites import (
     unobserved,
 )
 from thalweg.targets._space import AbstractSpace, Space
-from thalweg.targets._support import BoundFunction, Support
+from thalweg.targets._support import Around, BoundFunction, Support
 from thalweg.targets._target import Target
 
 
@@ -221,6 +223,20 @@ class _SiteBound:
         return jnp.asarray(getattr(innermost(fn.support), self.which), jnp.result_type(float))
 
 
+@dataclasses.dataclass(frozen=True)
+class _SitePlace:
+    """What a site is drawn around, and in which units, which depends on sites before it."""
+
+    model: Model
+    site: str
+
+    def __call__(self, earlier: Mapping[str, Array], data: Any) -> tuple[Array, Array]:
+        place = place_of(self.model.sites(earlier, data)[self.site])
+        if place is None:
+            raise TypeError(f"{self.site} has no location and scale")
+        return place.loc, place.scale
+
+
 @dataclasses.dataclass
 class _Summary:
     """What a trace says about a model, with no arrays in it but bounds."""
@@ -308,6 +324,44 @@ def _look(model: Model, data: Any) -> _Summary:
     return found[0]
 
 
+def _noncentred(model: Model, data: Any, supports: dict[str, Support]) -> Space | None:
+    """The space where sites whose scale depends on others before are measured from what they are drawn around."""
+    walks: dict[str, bool] = {}
+
+    def look(params: dict[str, Array], data: Any) -> dict[str, tuple[Array, Array]]:
+        sites = model.sites(params, data)
+        places = {n: place_of(sites[n]) for n in params}
+        walks.update({n: place.walks for n, place in places.items() if place})
+        return {n: (place.loc, place.scale) for n, place in places.items() if place}
+
+    shapes = {n: jax.ShapeDtypeStruct(s.shape, jnp.result_type(float)) for n, s in supports.items()}
+    traced, out = jax.make_jaxpr(look, return_shape=True)(shapes, data)
+    # as JAX orders a dict
+    depends = _dependence(traced.jaxpr, sorted(shapes))
+    of_loc, of_scale = (dict(zip(sorted(out), depends[i::2], strict=True)) for i in range(2))
+    order = list(supports)
+    chosen = {
+        n: Around(_SitePlace(model, n), walks[n])
+        for n in out
+        # inside a loop a site is drawn around its own last value
+        if of_scale[n] and of_loc[n] | of_scale[n] <= set(order[: order.index(n)])
+    }
+    new = {n: dataclasses.replace(s, around=chosen.get(n)) for n, s in supports.items()}
+    return Space(new) if chosen else None
+
+
+def _dependence(jaxpr: Any, names: list[str]) -> list[set[str]]:
+    """For each output of a traced function, which of its first arguments, by name, it may depend on."""
+    seen: dict[Any, set[str]] = {v: {n} for v, n in zip(jaxpr.invars[: len(names)], names, strict=True)}
+
+    def of(variables: Any) -> set[str]:
+        return set().union(*(seen.get(v, set()) for v in variables if isinstance(v, Var)))
+
+    for equation in jaxpr.eqns:
+        seen |= dict.fromkeys(equation.outvars, of(equation.invars))
+    return [of([v]) for v in jaxpr.outvars]
+
+
 def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target:
     """A target from a NumPyro model and its arguments.
 
@@ -349,6 +403,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target
         name=bound.name,
         coords=summary.coords,
         dims=summary.dims,
+        noncentred_space=_noncentred(bound, as_data(data), summary.supports),
     )
     return check_gradient(target, bound.name)
 

@@ -1,7 +1,7 @@
 """What a NumPyro model's trace says of a site: its support, its dimensions, and why it may be refused."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -40,6 +40,19 @@ _VECTORS: dict[str, Callable[..., Support]] = {
 _MATRICES: dict[str, Callable[..., Support]] = {"corr_cholesky": cholesky_corr, "positive_definite": covariance}
 
 
+_LOCATED = ("Normal", "StudentT", "Cauchy", "Laplace", "Logistic", "Gumbel", "LogNormal")
+"""Distributions with a location and a scale, of the number or of its logarithm."""
+_LOCATED_VECTORS = ("MultivariateNormal", "MultivariateStudentT")
+
+
+class Place(NamedTuple):
+    """What a site is drawn around: location, scale (a lower triangular matrix for some vectors), whether it walks."""
+
+    loc: Any
+    scale: Any
+    walks: bool = False
+
+
 class RefusedError(ValueError):
     """A model that no target can be made of; its message is for the user."""
 
@@ -53,10 +66,26 @@ def innermost(constraint: Any) -> Any:
 
 def family(site: Mapping[str, Any]) -> str:
     """The name of a site's distribution."""
-    fn = site["fn"]
+    return type(_bare(site["fn"])).__name__
+
+
+def _bare(fn: Any) -> Any:
+    """A distribution without what is wrapped around it."""
     while type(fn).__name__ in ("ExpandedDistribution", "Independent", "MaskedDistribution"):
         fn = fn.base_dist
-    return type(fn).__name__
+    return fn
+
+
+def place_of(site: Mapping[str, Any]) -> Place | None:
+    """What a site is drawn around, None where that is not known."""
+    fn, shape = _bare(site["fn"]), jnp.shape(site["value"])
+    if family(site) in _LOCATED:
+        return Place(jnp.broadcast_to(fn.loc, shape), jnp.broadcast_to(fn.scale, shape))
+    if len(shape) == 1 and family(site) in _LOCATED_VECTORS:
+        return Place(jnp.broadcast_to(fn.loc, shape), jnp.broadcast_to(fn.scale_tril, shape * 2))
+    if len(shape) == 1 and family(site) == "GaussianRandomWalk":
+        return Place(jnp.zeros(shape), jnp.broadcast_to(fn.scale, shape), walks=True)
+    return None
 
 
 def unobserved(sites: Mapping[str, Any]) -> list[str]:

@@ -143,7 +143,11 @@ def describe_target(target: Target) -> dict[str, Any]:
     values = log_density_of_rows(target, points)
     described = {"data": target.digest, "log_density": [float(v) for v in values]}
     turns = {name: turn.tolist() for name, turn in target.space.turns.items()}
-    return {**described, "turns": turns} if turns else described
+    if turns:
+        described["turns"] = turns
+    if target.space.is_noncentred:
+        described["noncentred"] = True
+    return described
 
 
 def check_same_target(target: Target, described: dict[str, Any]) -> None:

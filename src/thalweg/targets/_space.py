@@ -86,6 +86,11 @@ class AbstractSpace(eqx.Module):
             raise ValueError(requirement("turns", "name angles or unit vectors", ", ".join(turns)))
         return self
 
+    @property
+    def is_noncentred(self) -> bool:
+        """Whether parameters are measured from what they are drawn around."""
+        return False
+
     def to_own(self, u: Array) -> tuple[Array, Scalar]:
         """Where another language computes the log density on R^d: (its point there, log-determinant)."""
         return u, jnp.zeros((), u.dtype)
@@ -213,6 +218,11 @@ class Space(AbstractSpace):
     def turns(self) -> dict[str, np.ndarray]:
         """Of circular parameters and unit vectors."""
         return {n: np.asarray(s.turn.value) for n, s in self._items() if s.turn is not None}
+
+    @property
+    def is_noncentred(self) -> bool:
+        """Whether any of them is."""
+        return any(s.around is not None for s in self.supports)
 
     def turned(self, turns: Mapping[str, Any]) -> "Space":
         """The same parameters, those among `turns` cut open there."""

@@ -20,6 +20,7 @@ from thalweg.bijections import (
     GreaterThan,
     Interval,
     LessThan,
+    LocationScale,
     Ordered,
     PositiveOrdered,
     Reshape,
@@ -81,6 +82,26 @@ class BoundFunction(eqx.Module):
 
 
 @register
+class Around(eqx.Module):
+    """What numbers are drawn around, and in which units, given what comes before.
+
+    Attributes:
+        function: (earlier parameters, data) -> (location, scale), each of the parameter's shape, or the scale a lower
+            triangular matrix for a vector.
+        walk: whether the numbers are sums of all steps so far.
+    """
+
+    function: Callable[..., Any] = eqx.field(static=True)
+    walk: bool = eqx.field(static=True, default=False)
+
+    def bijection(self, earlier: Mapping[str, Array], data: Any, size: int) -> LocationScale:
+        """From where everything is drawn around 0 in units of 1."""
+        loc, scale = (jnp.asarray(x, jnp.result_type(float)) for x in self.function(dict(earlier), data))
+        is_matrix = scale.ndim > loc.ndim
+        return LocationScale(loc.ravel(), scale if is_matrix else scale.ravel(), size, walk=self.walk)
+
+
+@register
 class Support(eqx.Module):
     """The set a parameter lives in; built by `real`, `positive`, `interval`, `simplex` and so on.
 
@@ -91,6 +112,7 @@ class Support(eqx.Module):
         low: the bound below: `Fixed` numbers or a function; None where there is none.
         high: the bound above.
         turn: where a circle or a sphere is cut open: see `Turned`; None for the other kinds.
+        around: what its unconstrained numbers are measured from; None for 0, in units of 1.
     """
 
     kind: Kind = eqx.field(static=True)
@@ -99,6 +121,7 @@ class Support(eqx.Module):
     low: Fixed | BoundFunction | None = None
     high: Fixed | BoundFunction | None = None
     turn: Fixed | None = None
+    around: Around | None = None
 
     @property
     def shape(self) -> Shape:
@@ -151,6 +174,10 @@ class Support(eqx.Module):
             earlier: the earlier parameters, for bounds that depend on them.
             data: the target's data, for bounds that depend on it.
         """
+        onto = self._onto(earlier, data)
+        return onto if self.around is None else Chain([self.around.bijection(earlier or {}, data, self.size), onto])
+
+    def _onto(self, earlier: Mapping[str, Array] | None, data: Any) -> AbstractBijection:
         if self.k is not None:
             one, n = self._one(), math.prod(self.batch)
             many = Chain(

@@ -64,6 +64,8 @@ class Target(eqx.Module):
         observe: data -> dict of the observed arrays.
         observed_names: the names of the observed arrays.
         name: for reports.
+        noncentred_space: the same parameters, those whose scale others decide measured from what they are drawn
+            around, in units of that scale; None where there are none, or nothing is known of it.
         takes_turns: whether batches of points are evaluated one by one, as matrix factorisations want on a CPU.
     """
 
@@ -80,6 +82,7 @@ class Target(eqx.Module):
     observe: Callable[..., Any] | None = eqx.field(static=True)
     observed_names: tuple[str, ...] = eqx.field(static=True)
     name: str = eqx.field(static=True)
+    noncentred_space: AbstractSpace | None
     takes_turns: bool = eqx.field(static=True)
     _coords: tuple[tuple[str, tuple[Any, ...]], ...] = eqx.field(static=True)
     _dims: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
@@ -103,9 +106,10 @@ class Target(eqx.Module):
         name: str = "target",
         coords: Mapping[str, Any] | None = None,
         dims: Mapping[str, Any] | None = None,
+        noncentred_space: AbstractSpace | None = None,
         takes_turns: bool = False,
     ) -> None:
-        self.takes_turns = takes_turns
+        self.takes_turns, self.noncentred_space = takes_turns, noncentred_space
         self.space, self.log_joint, self.data = space, _in_turn(log_joint), as_data(data)
         self._original = Original(data, self.data)
         self.log_density_in_space = _in_turn(log_density_in_space)
@@ -305,6 +309,13 @@ class Target(eqx.Module):
         """The same target with its angles and unit vectors cut elsewhere: `AbstractSpace.turned`."""
         return self.changed(space=self.space.turned(turns)) if turns else self
 
+    @property
+    def noncentred(self) -> "Target | None":
+        """The same target on another R^d, that of its `noncentred_space`; None where it has none."""
+        if self.noncentred_space is None:
+            return None
+        return self.changed(space=self.noncentred_space.turned(self.space.turns), noncentred_space=None)
+
     def changed(self, **changes: Any) -> "Target":
         """The same target but for some of the arguments that make one."""
         same: dict[str, Any] = {
@@ -323,6 +334,7 @@ class Target(eqx.Module):
             "name": self.name,
             "coords": self.coords,
             "dims": self.dims,
+            "noncentred_space": self.noncentred_space,
             "takes_turns": self.takes_turns,
         }
         return Target(**{**same, **changes})

@@ -1,0 +1,103 @@
+"""NumPyro models on another R^d, against NumPyro's own reparametrisation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import thalweg as tw
+from thalweg.posterior import load
+from thalweg.targets import from_numpyro
+
+numpyro = pytest.importorskip("numpyro")
+dist = numpyro.distributions
+scan = pytest.importorskip("numpyro.contrib.control_flow").scan
+
+Y = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
+SIGMA = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+
+
+def schools(sigma, y):
+    mu = numpyro.sample("mu", dist.Normal(0, 5))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5))
+    with numpyro.plate("school", len(sigma)):
+        theta = numpyro.sample("theta", dist.Normal(mu, tau))
+        numpyro.sample("y", dist.Normal(theta, sigma), obs=y)
+
+
+def many_kinds():
+    scale = numpyro.sample("scale", dist.LogNormal(0, 1))
+    turn = numpyro.sample("turn", dist.LKJCholesky(3, 2.0))
+    together = numpyro.sample("together", dist.MultivariateNormal(scale, scale_tril=scale * turn))
+    numpyro.sample("walk", dist.GaussianRandomWalk(scale, num_steps=5))
+    rows = numpyro.sample("rows", dist.StudentT(5.0, together, scale).expand([2, 3]).to_event(2))
+    numpyro.sample("positive", dist.LogNormal(rows[0], scale).to_event(1))
+    numpyro.sample("fixed", dist.Normal(together[0], 2.0))
+
+
+def looped(y):
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+
+    def step(last, y_now):
+        now = numpyro.sample("x", dist.Normal(last, scale))
+        numpyro.sample("y", dist.Normal(now, 1.0), obs=y_now)
+        return now, None
+
+    scan(step, 0.0, y)
+
+
+def flat(y):
+    mu = numpyro.sample("mu", dist.Normal(0, 5))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+    numpyro.sample("y", dist.Normal(mu, sigma), obs=y)
+
+
+def measured(target):
+    return [n for n, s in zip(target.names, target.noncentred.space.supports, strict=True) if s.around is not None]
+
+
+def test_the_density_is_that_of_numpyro_s_own_reparametrisation():
+    target = from_numpyro(schools, SIGMA, Y).noncentred
+    reparam = numpyro.infer.reparam.LocScaleReparam(0)
+    model = numpyro.handlers.reparam(schools, config={"theta": reparam})
+    mu, tau, z = 1.5, 3.0, np.linspace(-1.0, 2.0, 8)
+    potential = numpyro.infer.util.potential_energy(
+        model, (SIGMA, Y), {}, {"mu": mu, "tau": np.log(tau), "theta_decentered": z}
+    )
+    u = jnp.concatenate([jnp.array([mu, np.log(tau)]), z])
+    assert np.isclose(target.log_density(u), -potential)
+    np.testing.assert_allclose(target.constrain(u)[0]["theta"], mu + tau * z)
+
+
+def test_vectors_walks_and_logarithms_are_measured_from_what_they_are_drawn_around():
+    target = from_numpyro(many_kinds)
+    other = target.noncentred
+    assert measured(target) == ["together", "walk", "rows", "positive"]
+    u = jnp.asarray(np.random.default_rng(0).normal(0, 0.5, target.size))
+    params, _ = other.constrain(u)
+    np.testing.assert_allclose(other.unconstrain(params), u, atol=1e-9)
+    scale, z = params["scale"], {n: u[s] for n, s in other.space.slices.items()}
+    np.testing.assert_allclose(params["together"], scale + scale * params["turn"] @ z["together"])
+    np.testing.assert_allclose(params["walk"], scale * np.cumsum(z["walk"]))
+    np.testing.assert_allclose(params["rows"], params["together"][None] + scale * z["rows"].reshape(2, 3))
+    np.testing.assert_allclose(params["positive"], np.exp(params["rows"][0] + scale * z["positive"]))
+    np.testing.assert_allclose(params["fixed"], z["fixed"])
+    there = target.unconstrain(params)
+    jacobian = jax.jacfwd(lambda u: target.unconstrain(other.constrain(u)[0]))(u)
+    change = np.linalg.slogdet(jacobian)[1]
+    assert np.isclose(other.log_density(u), target.log_density(there) + change)
+
+
+def test_no_other_space_where_no_scale_is_drawn_or_a_loop_feeds_on_itself():
+    assert from_numpyro(flat, Y).noncentred is None
+    assert from_numpyro(looped, Y[:4]).noncentred is None
+    assert from_numpyro(schools, SIGMA, Y).noncentred.noncentred is None
+
+
+def test_a_saved_posterior_finds_its_space_again(tmp_path):
+    target = from_numpyro(schools, SIGMA, Y)
+    posterior = tw.infer(target.noncentred, "gaussian", dtype="float64", progress=False)
+    file = posterior.save(tmp_path / "posterior.thalweg")
+    for given in (target, target.noncentred):
+        again = load(file, given)
+        np.testing.assert_array_equal(again.sample(5)["theta"], posterior.sample(5)["theta"])
