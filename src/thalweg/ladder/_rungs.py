@@ -55,22 +55,27 @@ class BestGaussian(AbstractRung):
         return not ascent.has_modes
 
     def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
-        """Weigh it, by NumPy first: most that are not good are seen so in a moment."""
-        look = Look.at(gaussian_weights(ascent.target, ascent.modes.gaussians[0], numpy_rng(key)))
-        if not look.is_fair and not ascent.budget.is_over and ascent.target.size <= MANY:
-            ascent.add(str(look))
-            return None
-        ascent.alone = ascent.finish(ascent.best_gaussian())
-        if is_fair(ascent.alone) or ascent.budget.is_over or ascent.target.size > MANY:
-            return ascent.alone
-        return ascent.drop(ascent.alone)
+        """Weigh it."""
+        return _weigh_gaussian(ascent, key)
 
     def is_enough(self, posterior: Posterior) -> bool:
         """Fair weights."""
         return is_fair(posterior)
 
 
-class NonCentred(BestGaussian):
+def _weigh_gaussian(ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
+    """The best Gaussian's posterior; by NumPy first: most that are not good are seen so in a moment."""
+    look = Look.at(gaussian_weights(ascent.target, ascent.modes.gaussians[0], numpy_rng(key)))
+    if not look.is_fair and not ascent.budget.is_over and ascent.target.size <= MANY:
+        ascent.add(str(look))
+        return None
+    ascent.alone = ascent.finish(ascent.best_gaussian())
+    if is_fair(ascent.alone) or ascent.budget.is_over or ascent.target.size > MANY:
+        return ascent.alone
+    return ascent.drop(ascent.alone)
+
+
+class NonCentred(AbstractRung):
     """The best Gaussian where parameters are measured from what they are drawn around, in units of its scale.
 
     Where data say little of a group, its parameter lies in a funnel, which this unrolls; where they say much, it makes
@@ -102,7 +107,11 @@ class NonCentred(BestGaussian):
             ascent.add(f"non-centred it is not better (ELBO {modes.elbo[0]:.2f})")
             return None
         ascent.move(there, modes, gaussian)
-        return super().climb(ascent, weigh_key)
+        return _weigh_gaussian(ascent, weigh_key)
+
+    def is_enough(self, posterior: Posterior) -> bool:
+        """Fair weights."""
+        return is_fair(posterior)
 
 
 class Flow(AbstractRung):
