@@ -26,10 +26,10 @@ STEPS, FURTHER_STEPS = 500, 2500
 _QUICKLY = ("realnvp", "nice", "nice-orth", "iaf", "iaf-gated", "planar", "radial", "sylvester")
 """Flows that XLA had better compile with less effort: that saves 1 to 2.4 s, and costs less over so many steps."""
 _GOOD_KHAT, _GOOD_SHARE = 0.5, 0.5
-"""A Gaussian whose weights are this good needs no flow; a flow that is trusted, with this share, no further steps."""
+"""A Gaussian whose weights are this good needs no flow."""
 _COUNTED = 4000
 """Draws by which the modes' shares are told."""
-_FAIR_KHAT, _LARGE_SHARE, _FAIR_SHARE = 0.7, 0.8, 0.4
+_FAIR_KHAT, _LARGE_SHARE, _FAIR_SHARE = 0.7, 0.9, 0.4
 """Nor does one whose weights are this even: what a heavier tail may add is little. With the smaller share a Gaussian is
 fair: in 13 fits of three models, k-hat .42 to .77, corrected means were within 0.031 sd of the truth, sds within
 3.3 %."""
@@ -51,10 +51,17 @@ class Look(NamedTuple):
         return cls(psis(log_weights).khat, ess / len(log_weights), all_but_even(log_weights))
 
     @property
+    def is_close(self) -> bool:
+        """Whether a flow needs no further steps.
+
+        Of 12 flows on a funnel in ten dimensions those that stopped with less lacked 1.5 % of the mass.
+        """
+        return self.even or (self.khat < _FAIR_KHAT and self.share > _LARGE_SHARE)
+
+    @property
     def is_good(self) -> bool:
-        """Whether nothing richer is needed."""
-        light = self.khat < _GOOD_KHAT and self.share > _GOOD_SHARE
-        return self.even or light or (self.khat < _FAIR_KHAT and self.share > _LARGE_SHARE)
+        """Whether nothing richer than a Gaussian is needed."""
+        return self.is_close or (self.khat < _GOOD_KHAT and self.share > _GOOD_SHARE)
 
     @property
     def is_fair(self) -> bool:
@@ -181,7 +188,7 @@ class Ascent:
         )
 
     def fit(self, start: AbstractSampler, name: str, key: PRNGKeyArray) -> Posterior:
-        """Fit a flow; further where nobody said how long, and its weights are not good."""
+        """Fit a flow; further where nobody said how long, and its weights are not all but even."""
         first_key, second_key = split_on_host(key, 2)
         process = self.process(name)
         rehearsed = ahead(lambda: rehearse(start, self.target))
@@ -190,7 +197,8 @@ class Ascent:
         self.ran_off = bool(reached.failed)
         self.say(reached.sentence)
         posterior = self.finish(reached)
-        if is_good(posterior) or self.settings["steps"] or reached.failed or self.budget.is_over:
+        is_close = posterior.verdict.ok and Look.at(posterior.log_weights).is_close
+        if is_close or self.settings["steps"] or reached.failed or self.budget.is_over:
             return posterior
         more = fit_flow(process, reached.flow, f"{name}, further", second_key, self.budget, steps=FURTHER_STEPS)
         history = {k: np.concatenate([reached.history[k], more.history[k]]) for k in reached.history}
