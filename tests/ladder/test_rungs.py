@@ -13,7 +13,7 @@ from thalweg import problems
 from thalweg.distributions import Mixture
 from thalweg.infer import checked_settings
 from thalweg.ladder import Budget, Climb
-from thalweg.ladder._ascent import Ascent
+from thalweg.ladder._ascent import Ascent, Look
 from thalweg.ladder._fits import fit_gaussians
 from thalweg.ladder._rungs import (
     RUNGS,
@@ -38,7 +38,7 @@ def ascent(target, **numbers):
     budget = Budget(Limit.of(None), Progress(show=False), None)
     modes, gaussian = fit_gaussians(target, find_start(target, 0), jax.random.key(1), budget)
     settings = checked_settings(target, "auto", dtype="float64", **numbers)
-    made = Ascent(target, settings, budget, None, jax.random.key(2), jax.random.key(3), modes, gaussian)
+    made = Ascent(target, settings, budget, None, jax.random.key(2), modes, gaussian)
     made.say(gaussian.sentence)
     return made
 
@@ -368,3 +368,12 @@ def test_where_data_say_much_it_stays_as_it_is():
 
 def test_a_model_that_tells_nothing_of_its_groups_is_not_non_centred():
     assert not NonCentred().is_due(ascent(bent()))
+
+
+@pytest.mark.parametrize(("even", "fits"), [(True, 1), (False, 2)])
+def test_a_flow_goes_further_unless_its_weights_are_all_but_even(monkeypatch, even, fits):
+    climb = ascent(bent())
+    monkeypatch.setattr(Look, "at", lambda _log_weights: Look(0.5, 0.92, even=even))
+    before = len(climb.steps_taken)
+    assert Flow().climb(climb, KEY).verdict.ok
+    assert len(climb.steps_taken) - before == fits

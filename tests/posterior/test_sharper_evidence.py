@@ -39,4 +39,5 @@ def test_no_further_draws_once_the_budget_is_over():
     posterior = tw.infer(logistics(24), "gaussian", dtype="float64", budget=Evaluations(1000), progress=False)
     noise = log_mean_exp(posterior.log_weights)[1]
     assert posterior.verdict.ok
+    assert noise > 0.006
     assert np.isclose(posterior.log_evidence.standard_error, noise)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from thalweg._core import PRNGKeyArray, ahead, split_on_host
+from thalweg._core import PRNGKeyArray, ahead, named_on_host, split_on_host
 from thalweg.diagnostics import all_but_even, importance_ess, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit
@@ -51,17 +51,10 @@ class Look(NamedTuple):
         return cls(psis(log_weights).khat, ess / len(log_weights), all_but_even(log_weights))
 
     @property
-    def is_close(self) -> bool:
-        """Whether a flow needs no further steps.
-
-        Of 12 flows on a funnel in ten dimensions those that stopped with less lacked 1.5 % of the mass.
-        """
-        return self.even or (self.khat < _FAIR_KHAT and self.share > _LARGE_SHARE)
-
-    @property
     def is_good(self) -> bool:
         """Whether nothing richer than a Gaussian is needed."""
-        return self.is_close or (self.khat < _GOOD_KHAT and self.share > _GOOD_SHARE)
+        light = self.khat < _GOOD_KHAT and self.share > _GOOD_SHARE
+        return self.even or light or (self.khat < _FAIR_KHAT and self.share > _LARGE_SHARE)
 
     @property
     def is_fair(self) -> bool:
@@ -93,7 +86,6 @@ class Ascent:
         budget: what bounds it.
         mesh: devices, or None.
         weigh_key: for the draws that are weighed.
-        evidence_key: for further ones, of the evidence alone.
         modes: the Gaussians that starts ended in, the best first.
         gaussian: what their fits left.
         steps_taken: what was done, in sentences.
@@ -107,7 +99,6 @@ class Ascent:
     budget: Budget
     mesh: Mesh | None
     weigh_key: PRNGKeyArray
-    evidence_key: PRNGKeyArray
     modes: Fitted
     gaussian: Reached
     steps_taken: list[str] = dataclasses.field(default_factory=list)
@@ -151,7 +142,7 @@ class Ascent:
 
     def closed(self, posterior: Posterior) -> Posterior:
         """With a sharper evidence, all that was done to reach it, kept or not, and what each mode holds."""
-        sharper = with_sharper_evidence(posterior, self.evidence_key, self.budget.limit)
+        sharper = with_sharper_evidence(posterior, named_on_host(self.weigh_key, "evidence"), self.budget.limit)
         return dataclasses.replace(sharper, steps_taken=tuple(self.steps_taken), modes=self._shares(posterior))
 
     def _shares(self, posterior: Posterior) -> tuple[ModeShare, ...]:
@@ -197,8 +188,9 @@ class Ascent:
         self.ran_off = bool(reached.failed)
         self.say(reached.sentence)
         posterior = self.finish(reached)
-        is_close = posterior.verdict.ok and Look.at(posterior.log_weights).is_close
-        if is_close or self.settings["steps"] or reached.failed or self.budget.is_over:
+        # on a funnel in ten dimensions flows with 90 to 93 % effective lacked 1.5 % of the mass
+        is_even = posterior.verdict.ok and Look.at(posterior.log_weights).even
+        if is_even or self.settings["steps"] or reached.failed or self.budget.is_over:
             return posterior
         more = fit_flow(process, reached.flow, f"{name}, further", second_key, self.budget, steps=FURTHER_STEPS)
         history = {k: np.concatenate([reached.history[k], more.history[k]]) for k in reached.history}
