@@ -13,7 +13,7 @@ from thalweg import problems
 from thalweg.distributions import Mixture
 from thalweg.infer import checked_settings
 from thalweg.ladder import Budget, Climb
-from thalweg.ladder._ascent import Ascent, Look
+from thalweg.ladder._ascent import Ascent
 from thalweg.ladder._fits import fit_gaussians
 from thalweg.ladder._rungs import (
     RUNGS,
@@ -27,6 +27,7 @@ from thalweg.ladder._rungs import (
     Particles,
     Refit,
 )
+from thalweg.posterior import WeighedDraws
 from thalweg.run import Limit, Progress
 from thalweg.targets import find_start
 
@@ -373,7 +374,7 @@ def test_a_model_that_tells_nothing_of_its_groups_is_not_non_centred():
 @pytest.mark.parametrize(("even", "fits"), [(True, 1), (False, 2)])
 def test_a_flow_goes_further_unless_its_weights_are_all_but_even(monkeypatch, even, fits):
     climb = ascent(bent())
-    monkeypatch.setattr(Look, "at", lambda _log_weights: Look(0.5, 0.92, even=even))
+    monkeypatch.setattr(WeighedDraws, "are_even", even)
     before = len(climb.steps_taken)
     assert Flow().climb(climb, KEY).verdict.ok
     assert len(climb.steps_taken) - before == fits

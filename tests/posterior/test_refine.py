@@ -38,20 +38,20 @@ def gaussian():
 )
 def test_refined_draws_have_the_known_moments(gaussian, flow, method, tmp_path):
     before = gaussian if flow == "gaussian" else tw.infer(TARGET, flow, steps=400, progress=False)
-    refined = before.refine(method, n=8000, seed=1, progress=False)
+    refined = before.refine(method, n=24_000, seed=1, progress=False)
     verdict = refined.verdict
     assert verdict.ok, verdict
     assert verdict.raw_ok == (flow == "realnvp")
     assert verdict.rhat is not None
     assert verdict.rhat < 1.01
     assert f"R-hat {verdict.rhat:.3f}" in str(verdict)
-    draws = refined.resample(8000)
+    draws = refined.resample(24_000)
     for name, mean in MEANS.items():
         error = 5 * SDS[name] / np.sqrt(verdict.ess)
         assert abs(draws[name].mean() - mean) < error
         assert draws[name].std() == pytest.approx(SDS[name], rel=0.1)
     rows = {row.name: row for row in refined.summary()}
-    assert 0.5 / np.sqrt(8000) < rows["x"].mcse < 5 / np.sqrt(verdict.ess)
+    assert 0.5 / np.sqrt(24_000) < rows["x"].mcse < 5 / np.sqrt(verdict.ess)
     assert abs(refined.log_evidence.value) < 5 * refined.log_evidence.standard_error
     assert refined.log_evidence.standard_error < 0.05
 

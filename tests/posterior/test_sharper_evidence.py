@@ -41,3 +41,17 @@ def test_no_further_draws_once_the_budget_is_over():
     assert posterior.verdict.ok
     assert noise > 0.006
     assert np.isclose(posterior.log_evidence.standard_error, noise)
+
+
+def test_the_error_of_a_bent_flow_holds_what_its_checks_do_not_see():
+    def log_density(p):
+        return norm.logpdf(p["x"]) + norm.logpdf(p["y"], p["x"] ** 2, 0.5)
+
+    bent = tw.from_function(log_density, {"x": tw.real(), "y": tw.real()})
+    posterior = tw.infer(bent, "realnvp", dtype="float64", progress=False)
+    noise = log_mean_exp(posterior.log_weights)[1]
+    error = posterior.log_evidence.standard_error
+    assert posterior.verdict.ok
+    assert noise < 0.004
+    assert np.isclose(error, np.hypot(noise, 0.003), rtol=0.05)
+    assert abs(posterior.log_evidence.value) < 3 * error

@@ -18,6 +18,7 @@ from thalweg._core import (
     split_on_host,
 )
 from thalweg.bijections import TriangularAffine
+from thalweg.diagnostics import all_but_even
 from thalweg.distributions import (
     AbstractAuxiliaryDistribution,
     AbstractDistribution,
@@ -49,6 +50,17 @@ class WeighedDraws(NamedTuple):
     log_proposal: np.ndarray
     log_q: np.ndarray
     log_p: np.ndarray
+
+    @property
+    def log_weights(self) -> np.ndarray:
+        """(n,), in float64."""
+        return np.asarray(self.log_p, float) - np.asarray(self.log_proposal, float)
+
+    @property
+    def are_even(self) -> bool:
+        """Whether they all but are, as draws of the target itself would be."""
+        raw = self.log_weights
+        return not np.isnan(raw).any() and bool(np.isfinite(raw.max())) and all_but_even(raw)
 
 
 @quick_jit

@@ -423,7 +423,7 @@ class Posterior:
 
 
 def _log_weights(weighed: _draws.WeighedDraws, target: Target) -> np.ndarray:
-    raw = np.asarray(weighed.log_p, float) - np.asarray(weighed.log_proposal, float)
+    raw = weighed.log_weights
     complaint = complaint_of(raw, weighed.u, target)
     if complaint:
         raise ValueError(f'{complaint}; mend that, or infer with dtype="float64"')
