@@ -94,7 +94,9 @@ def make_posterior(
             rng = numpy_rng(as_key(seed))
             corrected = rng.choice(weighed.u, POOL, p=drawn.share / drawn.share.sum())
             light = smoothed.khat <= _HEAVY_KHAT or all_but_even(raw)
-            tails = look_at_tails(target, corrected, importance_ess(raw), rng, briefly=light)
+            tails = look_at_tails(
+                target, corrected, importance_ess(raw), rng, chosen_from=weighed.u[drawn.share > 0], briefly=light
+            )
             evidence = evidence.widened(tails.missing).widened(_UNSEEN if bends(flow) else 0.0)
             # chains cost more
             doubtful = bool(smoothed.khat >= khat_threshold(len(raw)) and all_but_even(raw))

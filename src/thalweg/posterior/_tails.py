@@ -40,7 +40,13 @@ class Tails(NamedTuple):
 
 
 def look_at_tails(
-    target: Target, u: np.ndarray, ess: float, rng: np.random.Generator, *, briefly: bool = False
+    target: Target,
+    u: np.ndarray,
+    ess: float,
+    rng: np.random.Generator,
+    *,
+    chosen_from: np.ndarray | None = None,
+    briefly: bool = False,
 ) -> Tails:
     r"""Whether tails hold plainly more of the mass than of the draws.
 
@@ -58,11 +64,14 @@ def look_at_tails(
         u: draws that should be p's, (n, d).
         ess: their effective number, for the noise of r.
         rng: which draws are looked at.
+        chosen_from: the weighted draws that u was chosen from, (m, d): what they reach is not beyond all, though of a
+            few that lie far out chance may have chosen none.
         briefly: look along few lines first, and at more only where those say that something may be missing.
     """
-    if briefly and not _look(target, u, ess, rng, _BRIEF_ROWS, _BRIEF_PER_DECADE).may_lack(ess):
+    reach = u if chosen_from is None else chosen_from
+    if briefly and not _look(target, u, reach, ess, rng, _BRIEF_ROWS, _BRIEF_PER_DECADE).may_lack(ess):
         return Tails(0.0, None)
-    look = _look(target, u, ess, rng, _ROWS, _PER_DECADE)
+    look = _look(target, u, reach, ess, rng, _ROWS, _PER_DECADE)
     together, error = look.together
     return Tails(max(0.0, together - error), look.told(target, ess))
 
@@ -118,12 +127,20 @@ def _name(target: Target, coordinate: int) -> str:
     return next(n for n, part in target.space.slices.items() if part.start <= coordinate < part.stop)
 
 
-def _look(target: Target, u: np.ndarray, ess: float, rng: np.random.Generator, n_rows: int, per_decade: int) -> _Look:
+def _look(
+    target: Target,
+    u: np.ndarray,
+    reach: np.ndarray,
+    ess: float,
+    rng: np.random.Generator,
+    n_rows: int,
+    per_decade: int,
+) -> _Look:
     rows = u[rng.choice(len(u), min(n_rows, len(u)), replace=False)].astype(float)
     low, middle, high = np.quantile(u, [0.25, 0.5, 0.75], axis=0)
     scale = np.maximum((high - low) / 1.349, np.finfo(np.float32).tiny)
     away = np.abs(u - middle)
-    bounds, ends = np.quantile(away, _INSIDE, axis=0), away.max(axis=0)
+    bounds, ends = np.quantile(away, _INSIDE, axis=0), np.abs(reach - middle).max(axis=0)
     noise = (1 - _INSIDE) / ess
     own = np.asarray(log_density_of_rows(target, rows.astype(jnp.result_type(float))), float)
     found, where = [], np.argsort(-bounds / scale)[:_LINES]
