@@ -351,7 +351,7 @@ def test_where_data_say_little_the_gaussian_is_non_centred_and_the_rungs_go_on_f
     assert rung.is_due(climb)
     posterior = rung.climb(climb, KEY)
     assert climb.target is not before
-    assert climb.target.space.is_noncentred
+    assert climb.target.space.noncentred
     assert climb.steps_taken[-1].startswith("non-centred Gaussian: ELBO ")
     assert not rung.is_due(climb)
     assert posterior is not None

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 import thalweg as tw
 from thalweg.posterior import load
@@ -67,6 +68,30 @@ def test_the_density_is_that_of_numpyro_s_own_reparametrisation():
     u = jnp.concatenate([jnp.array([mu, np.log(tau)]), z])
     assert np.isclose(target.log_density(u), -potential)
     np.testing.assert_allclose(target.constrain(u)[0]["theta"], mu + tau * z)
+
+
+def test_a_scale_far_below_the_location_leaves_the_standard_numbers_their_density():
+    """mu + tau z is mu there, in any precision."""
+
+    def model():
+        mu = numpyro.sample("mu", dist.Normal(1, 1))
+        tau = numpyro.sample("tau", dist.HalfNormal(1.0))
+        with numpyro.handlers.scale(scale=0.5), numpyro.plate("n", 6):
+            numpyro.sample("x", dist.StudentT(4.0, mu, tau))
+            numpyro.sample("masked", dist.Normal(mu, tau).mask(jnp.arange(6) < 4))
+        numpyro.sample("v", dist.MultivariateNormal(mu, tau * jnp.eye(3)))
+
+    target = from_numpyro(model).noncentred
+    assert target.space.noncentred == ("x", "masked", "v")
+    u = jnp.asarray(np.random.default_rng(0).normal(0, 1, target.size))
+
+    def at(log_tau):
+        return target.log_density(u.at[1].set(log_tau))
+
+    near, far = -6.0, -45.0
+    # times log tau: its own log-determinant; of x 6 less half of 6 densities; of what is masked 6 less half of 4; of v 0
+    own = norm.logpdf(np.exp(far)) - norm.logpdf(np.exp(near)) + (1 + 3 + 4) * (far - near)
+    assert np.isclose(at(far) - at(near), own, atol=0.05)
 
 
 def test_vectors_walks_and_logarithms_are_measured_from_what_they_are_drawn_around():

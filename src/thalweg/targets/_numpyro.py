@@ -6,6 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import jax
@@ -22,6 +23,7 @@ from thalweg.targets._numpyro_sites import (
     dims_of,
     family,
     innermost,
+    log_prob_around,
     place_of,
     refuse_early,
     refuse_site,
@@ -106,10 +108,11 @@ class Model:
 class _LogJoint:
     model: Model
 
-    def __call__(self, params: Mapping[str, Array], data: Any) -> Array:
-        return sum(
-            jax.tree.leaves({k: v.sum() for k, v in _log_probs(self.model, params, data).items()}), start=jnp.zeros(())
-        )
+    def __call__(
+        self, params: Mapping[str, Array], data: Any, standard: Mapping[str, Array] = MappingProxyType({})
+    ) -> Array:
+        log_probs = _log_probs(self.model, params, data, standard)
+        return sum(jax.tree.leaves({k: v.sum() for k, v in log_probs.items()}), start=jnp.zeros(()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +129,12 @@ class _LogLikelihood:
         return {n: jnp.asarray(v, jnp.result_type(float)) for n, v in log_probs.items()}
 
 
-def _log_probs(model: Model, params: Mapping[str, Array], data: Any) -> dict[str, Array]:
+def _log_probs(
+    model: Model, params: Mapping[str, Array], data: Any, standard: Mapping[str, Array] = MappingProxyType({})
+) -> dict[str, Array]:
     """Site -> its log density, entry by entry; scales, masks and factors included.
+
+    That of sites in `standard` by how far they are from where they are drawn around, in units of its scale.
 
     With `obs_mask` NumPyro has a latent entry beside each observation too, where the mask leaves it without a density:
     it gets the one that it has elsewhere, which integrates to 1.
@@ -140,6 +147,8 @@ def _log_probs(model: Model, params: Mapping[str, Array], data: Any) -> dict[str
             log_probs, sites = numpyro.infer.util.compute_log_probs(
                 seeded, arguments, keywords, dict(params), sum_log_prob=False
             )
+            exact = {n: log_prob_around(sites[n], z) for n, z in standard.items()}
+            log_probs |= {n: log_prob for n, log_prob in exact.items() if log_prob is not None}
             log_probs |= {n: unmasked(sites[n]["fn"]).log_prob(sites[n]["value"]) for n in unobserved(sites)}
         except ValueError as error:
             # NumPyro speaks of a guide where an observation has another shape than its distribution

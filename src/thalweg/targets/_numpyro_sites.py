@@ -1,5 +1,6 @@
 """What a NumPyro model's trace says of a site: its support, its dimensions, and why it may be refused."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -69,9 +70,12 @@ def family(site: Mapping[str, Any]) -> str:
     return type(_bare(site["fn"])).__name__
 
 
+_WRAPPERS = ("ExpandedDistribution", "Independent", "MaskedDistribution")
+
+
 def _bare(fn: Any) -> Any:
     """A distribution without what is wrapped around it."""
-    while type(fn).__name__ in ("ExpandedDistribution", "Independent", "MaskedDistribution"):
+    while type(fn).__name__ in _WRAPPERS:
         fn = fn.base_dist
     return fn
 
@@ -86,6 +90,29 @@ def place_of(site: Mapping[str, Any]) -> Place | None:
     if len(shape) == 1 and family(site) == "GaussianRandomWalk":
         return Place(jnp.zeros(shape), jnp.broadcast_to(fn.scale, shape), walks=True)
     return None
+
+
+def log_prob_around(site: Mapping[str, Any], standard: Any) -> Any:
+    """A site's log density at location + scale * standard, None where it is not of that form.
+
+    As if around 0: with a scale far below the location, nothing of `standard` is left in the sum.
+    """
+    place = place_of(site)
+    if place is None or place.walks or family(site) == "LogNormal":
+        return None
+    standard = standard.reshape(place.loc.shape)
+    value = place.scale @ standard if place.scale.ndim > place.loc.ndim else place.scale * standard
+    log_prob = _around_zero(site["fn"]).log_prob(value)
+    return log_prob if site["scale"] is None else site["scale"] * log_prob
+
+
+def _around_zero(fn: Any) -> Any:
+    moved = copy.copy(fn)
+    if type(fn).__name__ in _WRAPPERS:
+        moved.base_dist = _around_zero(fn.base_dist)
+    else:
+        moved.loc = jnp.zeros_like(fn.loc)
+    return moved
 
 
 def unobserved(sites: Mapping[str, Any]) -> list[str]:

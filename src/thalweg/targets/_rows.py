@@ -145,7 +145,7 @@ def describe_target(target: Target) -> dict[str, Any]:
     turns = {name: turn.tolist() for name, turn in target.space.turns.items()}
     if turns:
         described["turns"] = turns
-    if target.space.is_noncentred:
+    if target.space.noncentred:
         described["noncentred"] = True
     return described
 

@@ -87,9 +87,9 @@ class AbstractSpace(eqx.Module):
         return self
 
     @property
-    def is_noncentred(self) -> bool:
-        """Whether parameters are measured from what they are drawn around."""
-        return False
+    def noncentred(self) -> tuple[str, ...]:
+        """Names of the parameters that are measured from what they are drawn around."""
+        return ()
 
     def to_own(self, u: Array) -> tuple[Array, Scalar]:
         """Where another language computes the log density on R^d: (its point there, log-determinant)."""
@@ -220,9 +220,9 @@ class Space(AbstractSpace):
         return {n: np.asarray(s.turn.value) for n, s in self._items() if s.turn is not None}
 
     @property
-    def is_noncentred(self) -> bool:
-        """Whether any of them is."""
-        return any(s.around is not None for s in self.supports)
+    def noncentred(self) -> tuple[str, ...]:
+        """Those with something around."""
+        return tuple(n for n, s in self._items() if s.around is not None)
 
     def turned(self, turns: Mapping[str, Any]) -> "Space":
         """The same parameters, those among `turns` cut open there."""

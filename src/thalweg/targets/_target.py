@@ -54,7 +54,8 @@ class Target(eqx.Module):
     Attributes:
         space: the parameters and the map from R^d onto them.
         data: a pytree of arrays, or None.
-        log_joint: (params, data) -> scalar, up to a constant.
+        log_joint: (params, data) -> scalar, up to a constant. In a space that is not centred it gets a third argument,
+            name -> the standard numbers of each parameter that is measured from what it is drawn around.
         log_density_in_space: (u, data) -> scalar, log-Jacobian included, where another language computes it on R^d;
             else None. It must be what `log_joint` and the space's map make together.
         log_prior: params -> scalar, where the target is split into prior and likelihood.
@@ -183,7 +184,8 @@ class Target(eqx.Module):
             likelihood = sum(jax.tree.leaves(likelihood), start=jnp.zeros((), u.dtype))
             value = self.log_prior(params) + jnp.asarray(weight, u.dtype) * likelihood
         elif isinstance(weight, int | float) and weight == 1:
-            value = self.log_joint(params, data)
+            around = {n: u[self.space.slices[n]] for n in self.space.noncentred}
+            value = self.log_joint(params, data, around) if around else self.log_joint(params, data)
         else:
             remedy = "build the target with from_likelihood"
             raise ValueError(requirement("weight", "be 1 for a target that is not split", weight, remedy))
