@@ -89,7 +89,7 @@ def test_a_scale_far_below_the_location_leaves_the_standard_numbers_their_densit
         return target.log_density(u.at[1].set(log_tau))
 
     near, far = -6.0, -45.0
-    # times log tau: its own log-determinant; of x 6 less half of 6 densities; of what is masked 6 less half of 4; of v 0
+    # times log tau: its own log-determinant; of x 6 less 6 / 2 densities; of what is masked 6 less 4 / 2; of v 0
     own = norm.logpdf(np.exp(far)) - norm.logpdf(np.exp(near)) + (1 + 3 + 4) * (far - near)
     assert np.isclose(at(far) - at(near), own, atol=0.05)
 

@@ -15,8 +15,9 @@ from thalweg.targets import Target, value_and_score_of_rows
 
 _LOG_2PI = math.log(2 * math.pi)
 _DECAY, _DECAY_OF_SQUARES, _TINY = 0.9, 0.99, 1e-12
-_LEAST_CURVATURE, _FARTHEST, _LOOK = 0.2, 2.0, 1.5
-"""Of a step, at most so flat; the longest step of a coordinate, in sd; how far along the last step is looked, in sd."""
+_LEAST_CURVATURE, _FARTHEST, _LOOK, _FAR = 0.2, 2.0, 1.5, 1.0
+"""Of a step, at most so flat; the longest step of a coordinate, in sd; how far along the last step is looked, in sd, if
+that was longer than the last: along a short one, which is noise, the curvature at the mean is not that of the draws."""
 _FEWEST, _NARROWER = 0.9, 0.7
 """The share of draws where there must be density; what a Gaussian is narrowed by that has too few."""
 _LOWEST = 30.0
@@ -226,7 +227,7 @@ class SketchedFit(AbstractProcess[SketchedState]):
             state.loc + rate * (factor @ shift),
             factor,
             np.asarray(state.log_det - 0.5 * np.log(size).sum()),
-            _LOOK * shift / (float(np.linalg.norm(shift)) + 1e-30),
+            _LOOK * shift / length if (length := float(np.linalg.norm(shift))) > _FAR else np.zeros(d),
             Known(state.loc, state.factor, state.log_det, np.array(elbo), np.array(slack)),
             np.asarray(min(1.0, 2 * float(state.trust))),
             state.cooling,
