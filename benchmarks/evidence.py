@@ -5,7 +5,6 @@ All in one process, so that each target is compiled once; a cell that is in the 
 """
 
 import json
-import time
 
 from benchmarks._record import RESULTS, commit, write
 from benchmarks.accuracy import made_problems
@@ -18,7 +17,6 @@ def fit(problem, seed):
     """One fit, in numbers."""
     import thalweg as tw
 
-    start = time.perf_counter()
     posterior = tw.infer(problem.target, seed=seed, progress=False)
     evidence, verdict = posterior.log_evidence, posterior.verdict
     return {
@@ -26,7 +24,6 @@ def fit(problem, seed):
         "standard error": None if evidence is None else evidence.standard_error,
         "ok": verdict.ok,
         "k-hat": verdict.khat,
-        "seconds": time.perf_counter() - start,
         "commit": commit(),
     }
 

@@ -18,8 +18,8 @@ from thalweg.targets import Target, log_density_of_rows, value_and_score_of_rows
 _METHODS = ("imh", "neutra")
 _NAMES = {"imh": "independence Metropolis-Hastings", "neutra": "Hamiltonian Monte Carlo in the flow's latent space"}
 _BRIDGE_DRAWS = 10_000
-_MOST_DOUBLINGS, _ENOUGH, _ENOUGH_SHARE = 6, 2000, 0.2
-_DOUBTFUL, _SLACK = 0.7, 3.0
+_MOST_DOUBLINGS, _ENOUGH, _ENOUGH_SHARE = 8, 2000, 0.2
+_DOUBTFUL, _SLACK = 0.7, 1.5
 _LOOKED_AT, _MOST_BLUR = 256, 0.25
 
 
