@@ -7,6 +7,7 @@ from jax.scipy.stats import norm
 
 import thalweg as tw
 from thalweg.fit import GaussianFit, MeanFieldFit, SketchedFit
+from thalweg.fit._gaussian import has_settled
 from thalweg.run import Status, run
 
 
@@ -117,3 +118,12 @@ def test_a_scale_with_a_tail_to_one_side_is_not_widened_on_and_on():
         )
     ]
     assert abs(np.median(ends[0]) - np.median(ends[1])) < 0.1
+
+
+def test_an_elbo_that_rises_steeply_has_not_settled_and_noise_has():
+    rising = np.concatenate(
+        [np.linspace(-300, -60, 20), [-20_000.0], np.linspace(-58, -53, 19), np.linspace(-53, -49, 20)]
+    )
+    assert not has_settled(rising, 20)
+    noise = np.random.default_rng(0).normal(-3.0, 0.1, (200, 60))
+    assert np.mean([has_settled(row, 20) for row in noise]) > 0.8

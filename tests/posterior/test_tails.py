@@ -70,6 +70,21 @@ def test_a_thin_tail_that_no_draw_is_in():
         assert found is None if told is None else told in str(found)
 
 
+def test_what_weighted_draws_reach_is_not_beyond_all_though_chance_chose_none():
+    """Of 10,000 draws 0.14 % of an exponential's mass should lie beyond where these end; some of those weighed do."""
+    target = tw.from_function(lambda p: -jnp.abs(p["x"]).sum(), {"x": tw.real(1)})
+    cut = -np.log(0.0014)
+    u = np.random.default_rng(0).laplace(size=(2 * N, 1))
+    u = u[np.abs(u[:, 0]) < cut][:N]
+    farther = np.concatenate([u, [[-14.0], [14.0]]])
+    alone, among = (
+        look_at_tails(target, u, float(N), np.random.default_rng(1), chosen_from=draws).told
+        for draws in (None, farther)
+    )
+    assert "beyond all of the draws" in str(alone)
+    assert among is None
+
+
 def test_even_weights_do_not_hide_a_tail():
     """A normal with 0.4 % of the mass a thousand times as wide: no draw is there, and all weights are the same."""
 

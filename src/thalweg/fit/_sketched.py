@@ -223,11 +223,12 @@ class SketchedFit(AbstractProcess[SketchedState]):
         shift = np.clip(mean + change.T @ (basis.T @ mean), -_FARTHEST, _FARTHEST)
         length = float(np.linalg.norm(shift)) + 1e-30
         shift = shift * min(1.0, math.sqrt(d) / (rate * length))
+        length = float(np.linalg.norm(shift))
         new = SketchedState(
             state.loc + rate * (factor @ shift),
             factor,
             np.asarray(state.log_det - 0.5 * np.log(size).sum()),
-            _LOOK * shift / length if (length := float(np.linalg.norm(shift))) > _FAR else np.zeros(d),
+            _LOOK * shift / length if length > _FAR else np.zeros(d),
             Known(state.loc, state.factor, state.log_det, np.array(elbo), np.array(slack)),
             np.asarray(min(1.0, 2 * float(state.trust))),
             state.cooling,
