@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from thalweg._core import (
     PRNGKeyArray,
     Seed,
+    ahead,
     as_key,
     check_choice,
     check_positive,
@@ -25,9 +26,9 @@ from thalweg._core import (
     split_on_host,
 )
 from thalweg.distributions import AbstractSampler
-from thalweg.flows import FLOWS
+from thalweg.flows import FLOWS, make_flow
 from thalweg.ladder import Budget, Climb, fit_gaussians_each, turned
-from thalweg.posterior import Posterior, from_datatree
+from thalweg.posterior import Posterior, from_datatree, rehearse
 from thalweg.run import Checkpoint, Evaluations, Limit, Progress
 from thalweg.targets import Starts, Target, describe_target, find_start
 
@@ -100,6 +101,7 @@ def infer(
         limit = Limit.of(budget)
         target = target.in_default_precision()
         init = None if init is None else from_datatree(init, target.names)
+        _prepare(target)
         target, starts, climb_key = _start(target, as_key(seed), init)
         kept = None
         if checkpoint is not None:
@@ -177,6 +179,11 @@ def prepare_each(
         return Climb(target, dict(settings), key, budget, None).run(flow, starts, rungs.get(i))
 
     return [functools.partial(finish, i) for i in range(len(targets))]
+
+
+def _prepare(target: Target) -> None:
+    """Compile what a Gaussian's weights ask for, beside the search for a start, which compiles the gradient."""
+    ahead(lambda: rehearse(make_flow("gaussian", target.size), target))
 
 
 def _start(target: Target, key: PRNGKeyArray, init: Any) -> tuple[Target, Starts, PRNGKeyArray]:

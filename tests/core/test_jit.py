@@ -1,5 +1,7 @@
 """Jitted with options: the same numbers, and an XLA that lacks an option is no error; and for rows."""
 
+import threading
+import time
 from collections.abc import Callable
 
 import equinox as eqx
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from helpers import count_compiles
+from thalweg import _core as core
 from thalweg._core import _jit, quick_jit, quick_rows_jit, rows_jit, wide_jit
 
 
@@ -56,10 +59,28 @@ def test_rows_of_numpy_and_what_is_bound():
     assert rows_jit(lambda one, other, x: x + (other if one is None else one))(None, jnp.ones(()))(x)[0] == -2
 
 
-@pytest.mark.parametrize(("jit", "name"), [(rows_jit, "OPTIONS"), (quick_rows_jit, "QUICKLY")])
+@pytest.mark.parametrize(("jit", "name"), [(rows_jit, "OF_ROWS"), (quick_rows_jit, "QUICKLY")])
 def test_an_option_that_is_not_known_to_rows(monkeypatch, jit, name):
     monkeypatch.setattr(_jit, name, {"xla_no_such_option": 1})
     np.testing.assert_allclose(jit(lambda c, x: c * x)(jnp.asarray(2.0))(np.ones(3)), 2.0)
+
+
+@pytest.mark.parametrize("jit", [wide_jit, quick_jit, lambda function: rows_jit(function)()])
+def test_who_asks_for_what_another_thread_compiles_waits_for_it(jit):
+    traced = []
+
+    def slow(x):
+        traced.append(threading.current_thread())
+        time.sleep(0.2)
+        return 2 * x
+
+    double = jit(slow)
+    core.ahead(lambda: double(np.ones(3)))
+    while not traced:
+        time.sleep(0.001)
+    np.testing.assert_array_equal(double(np.ones(3)), 2.0)
+    assert traced != [threading.current_thread()]
+    assert len(traced) == 1
 
 
 def test_what_is_not_for_cpus_alone_is_left_to_the_defaults_elsewhere(monkeypatch):

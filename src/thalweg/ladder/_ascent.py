@@ -192,9 +192,8 @@ class Ascent:
         """Fit a flow; further where nobody said how long, and its weights are not all but even."""
         first_key, second_key = split_on_host(key, 2)
         process = self.process(name)
-        rehearsed = ahead(lambda: rehearse(start, self.target))
+        ahead(lambda: rehearse(start, self.target))
         reached = fit_flow(process, start, name, first_key, self.budget, steps=self.settings["steps"] or STEPS)
-        rehearsed()
         self.ran_off = bool(reached.failed)
         self.say(reached.sentence)
         if self.settings["steps"] or reached.failed or self.budget.is_over:

@@ -186,13 +186,14 @@ def score(flow: AbstractSampler, u: np.ndarray) -> np.ndarray:
     return in_pieces(_score_rows(flow), u, PIECE)
 
 
+def is_affine(flow: AbstractSampler) -> bool:
+    """Whether it is a base pushed through an affine map alone."""
+    return isinstance(flow, Transformed) and isinstance(flow.bijection, TriangularAffine)
+
+
 def bends(flow: AbstractSampler) -> TypeGuard[Transformed]:
     """Whether it is a base pushed through more than an affine map, one that is cheap to go along."""
-    return (
-        isinstance(flow, Transformed)
-        and not isinstance(flow.bijection, TriangularAffine)
-        and flow.bijection.forward_cost == "direct"
-    )
+    return isinstance(flow, Transformed) and not is_affine(flow) and flow.bijection.forward_cost == "direct"
 
 
 def push(flow: Transformed, z: np.ndarray) -> np.ndarray:

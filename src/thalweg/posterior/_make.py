@@ -21,7 +21,7 @@ from thalweg._core import (
 from thalweg.diagnostics import all_but_even, importance_ess, khat_threshold, log_mean_exp, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.posterior._citation import package_versions
-from thalweg.posterior._draws import WeighedDraws, bends, weigh
+from thalweg.posterior._draws import WeighedDraws, is_affine, weigh
 from thalweg.posterior._estimates import Estimate
 from thalweg.posterior._leak import Corrected, at_an_end, missed_mass
 from thalweg.posterior._posterior import KIND, POOL, SAVED, Posterior, complaint_of
@@ -38,8 +38,8 @@ _SHARP, _MORE, _MOST_MORE = 0.005, 5000, 10
 """Nats: a standard error of the evidence that is small enough, since what the verdict may not see is about as large;
 further draws at a time, and how often at most."""
 _UNSEEN = 0.003
-"""Nats: so large a share of the mass a flow that bends may lack unseen by every check of it, its draws' noise least of
-all. Funnels in ten dimensions lacked 0.001 to 0.002 of a million draws each."""
+"""Nats: so large a share of the mass what is more than one Gaussian may lack unseen by every check of it, its draws'
+noise least of all. Funnels in ten dimensions lacked 0.001 to 0.002 of a million draws each."""
 _SUSPECT, _LOOKED_AT = 1e6, 200
 """Size of a log density that may be but rounding; draws by which that is seen."""
 
@@ -97,7 +97,7 @@ def make_posterior(
             tails = look_at_tails(
                 target, corrected, importance_ess(raw), rng, chosen_from=weighed.u[drawn.share > 0], briefly=light
             )
-            evidence = evidence.widened(tails.missing).widened(_UNSEEN if bends(flow) else 0.0)
+            evidence = evidence.widened(tails.missing).widened(0.0 if is_affine(flow) else _UNSEEN)
             # chains cost more
             doubtful = bool(smoothed.khat >= khat_threshold(len(raw)) and all_but_even(raw))
             failed = tails.told or missed_mass(flow, target, drawn, evidence.value, as_key(seed), doubtful=doubtful)
