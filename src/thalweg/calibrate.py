@@ -18,6 +18,7 @@ from thalweg._core import (
     check_positive_int,
     counting,
     in_pieces,
+    one_blas_thread,
     precision,
     register,
     requirement,
@@ -260,7 +261,7 @@ def calibrate(
     climb, began = checked_settings(target, flow, dtype=dtype, **options), time.monotonic()
     settings: dict[str, Any] = {"flow": climb["flow"], "n": n, "draws": draws, "seed": str(seed)}
     settings |= {"dtype": climb["dtype"], **{k: str(v) for k, v in options.items()}}
-    with precision(climb["dtype"]), Progress(show=progress) as bar, counting():
+    with precision(climb["dtype"]), one_blas_thread(), Progress(show=progress) as bar, counting():
         target = target.in_default_precision()
         simulator = Simulator.of(target, simulate)
         probe_key, run_key = split_on_host(as_key(seed), 2)

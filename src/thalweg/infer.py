@@ -1,5 +1,6 @@
 """The door `infer`: from a log density to a posterior with a verdict."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from thalweg._core import (
     check_positive_int,
     counted,
     counting,
+    one_blas_thread,
     precision,
     requirement,
     resolve_dtype,
@@ -27,7 +29,7 @@ from thalweg._core import (
 )
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import FLOWS, make_flow
-from thalweg.ladder import Budget, Climb, fit_gaussians_each, turned
+from thalweg.ladder import MANY, Budget, Climb, fit_gaussians_each, turned
 from thalweg.posterior import Posterior, from_datatree, rehearse
 from thalweg.run import Checkpoint, Evaluations, Limit, Progress
 from thalweg.targets import Starts, Target, describe_target, find_start
@@ -97,11 +99,12 @@ def infer(
     _check_mesh(mesh, n_draws)
     dtype, began = settings["dtype"], time.monotonic()
     settings["seed"] = seed if isinstance(seed, int) else str(np.asarray(jax.random.key_data(as_key(seed))))
-    with precision(dtype), Progress(show=progress) as bar, counting():
+    with precision(dtype), Progress(show=progress) as bar, counting(), contextlib.ExitStack() as blas:
         limit = Limit.of(budget)
         target = target.in_default_precision()
         init = None if init is None else from_datatree(init, target.names)
         _prepare(target)
+        blas.enter_context(one_blas_thread(of_numpy=target.size <= MANY))
         target, starts, climb_key = _start(target, as_key(seed), init)
         kept = None
         if checkpoint is not None:

@@ -3,6 +3,7 @@
 from thalweg._core._ahead import ahead, one_at_a_time
 from thalweg._core._angles import wrap_angle
 from thalweg._core._batching import in_pieces, over_batch
+from thalweg._core._blas import one_blas_thread
 from thalweg._core._checks import (
     check_choice,
     check_positive,
@@ -61,6 +62,7 @@ __all__ = [
     "named_on_host",
     "numpy_rng",
     "one_at_a_time",
+    "one_blas_thread",
     "over_batch",
     "partition_trainable",
     "precision",

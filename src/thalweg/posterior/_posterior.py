@@ -13,6 +13,7 @@ from thalweg._core import (
     as_key,
     check_positive_int,
     numpy_rng,
+    one_blas_thread,
     precision,
     requirement,
     split_on_host,
@@ -365,7 +366,7 @@ class Posterior:
         n = check_positive_int("n", n, _LEAST_OF_EACH * chains)
         limit = Limit.of(budget)
         bar_of = contextlib.nullcontext(progress) if isinstance(progress, Progress) else Progress(show=progress)
-        with precision(self.dtype), bar_of as bar:
+        with precision(self.dtype), one_blas_thread(), bar_of as bar:
             start_key, run_key, judge_key = split_on_host(as_key(seed), 3)
             start, _ = self._resample_rows(target, chains, start_key)
             found = run_chains(self.flow, target, start, method, -(-n // chains), run_key, Bounds(bar, limit))

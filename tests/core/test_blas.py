@@ -1,0 +1,29 @@
+"""One thread of BLAS meanwhile, and as many as before afterwards."""
+
+import contextlib
+
+import pytest
+import scipy.linalg.cython_blas  # noqa: F401 (SciPy's BLAS has to be loaded to be counted)
+from threadpoolctl import ThreadpoolController
+
+from thalweg import _core as core
+
+
+def threads():
+    """(of NumPy's, of SciPy's)."""
+    found = {"numpy": set(), "scipy": set()}
+    for pool in ThreadpoolController().info():
+        if pool["user_api"] == "blas":
+            found["numpy" if "/numpy" in pool["filepath"] else "scipy"].add(pool["num_threads"])
+    return found["numpy"], found["scipy"]
+
+
+@pytest.mark.parametrize(("of_numpy", "meanwhile"), [(True, 1), (False, 2)])
+def test_one_thread_meanwhile(of_numpy, meanwhile):
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        with core.one_blas_thread(of_numpy=of_numpy):
+            assert threads() == ({meanwhile}, {1})
+        assert threads() == ({2}, {2})
+        with contextlib.suppress(ValueError), core.one_blas_thread(of_numpy=of_numpy):
+            raise ValueError
+        assert threads() == ({2}, {2})
