@@ -10,6 +10,7 @@ from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
 from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit, GaussianFit, MeanFieldFit, SketchedFit
 from thalweg.flows import tail_degrees_of_freedom
+from thalweg.ladder._mirror import mirrored
 from thalweg.ladder._modes import LEFT_OUT, NATS, Fitted, Mode
 from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send_scouts_each, unseen
 from thalweg.ladder._string import is_joined
@@ -123,7 +124,9 @@ def fit_gaussians(
         least = -np.inf
         if np.isfinite(modes.elbo[0]):
             least = modes.elbo[0] - NATS - modes.log_volumes(target).max() - target.size * np.log(_WIDER)
-        further = scouts.elsewhere(modes, gaussians.at_once(modes), tried, least)
+        further = mirrored(target, modes).elsewhere(modes, gaussians.at_once(modes), tried, least)
+        if not len(further):
+            further = scouts.elsewhere(modes, gaussians.at_once(modes), tried, least)
         before = len(modes.elbo)
         if len(further):
             apart = gaussians.worth_a_fit(further, modes)

@@ -1,0 +1,112 @@
+"""Points that a symmetry of the target would lead to from its modes: signs turned, labels exchanged."""
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg.ladder._modes import NATS, Fitted
+from thalweg.ladder._scout import Scouts
+from thalweg.targets import Target, log_density_of_rows
+
+_MOST, _MOST_MODES = 1000, 16
+"""Points looked at a round, and the modes that they are mirrored from."""
+_FEW_SITES, _FEW_ON_AN_AXIS, _LONGEST_AXIS = 5, 3, 16
+"""So many parameters are taken in all combinations, of more one, or all; so many labels are exchanged."""
+
+
+class _Site(NamedTuple):
+    """A parameter as numbers of R^d.
+
+    Attributes:
+        name: its own.
+        shape: of the constrained array.
+        numbers: their places in R^d, of that shape; None where they are fewer or more than the array's.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    numbers: np.ndarray | None
+
+
+def mirrored(target: Target, modes: Fitted) -> Scouts:
+    """Images of the modes' means that are about as high as these (5 nats).
+
+    Where a likelihood sees only a product, all signs of both factors can be turned at once; where it sees a mixture,
+    labels can be exchanged. From one mode nothing leads uphill to its images, and where the density has no bound, as of
+    a scale of one observation, points sent uphill all end there instead. So signs are turned, of parameters in all
+    combinations, and of what several have along an axis of one length; along such an axis places are exchanged.
+    """
+    sites = _sites(target)
+    known = [mode.loc for mode in modes.gaussians[:_MOST_MODES]]
+    each = max(1, _MOST // len(known))
+    images, of_mode = [], []
+    for k, loc in enumerate(known):
+        some = list(itertools.islice(_images(target, sites, loc), each))
+        images += some
+        of_mode += [k] * len(some)
+    if not images:
+        return Scouts.of(np.empty((0, target.size)), np.empty(0))
+    dtype = jnp.result_type(float)
+    heights = log_density_of_rows(target, np.stack(known).astype(dtype))
+    log_p = log_density_of_rows(target, np.stack(images).astype(dtype))
+    return Scouts.of(np.stack(images), np.where(log_p >= heights[of_mode] - NATS, log_p, -np.inf))
+
+
+def _sites(target: Target) -> list[_Site]:
+    found = []
+    for name, where in target.space.slices.items():
+        shape = target.space.shapes[name]
+        numbers = np.arange(where.start, where.stop)
+        same = len(numbers) == int(np.prod(shape))
+        found.append(_Site(name, shape, numbers.reshape(shape) if same else None))
+    return found
+
+
+def _images(target: Target, sites: list[_Site], loc: np.ndarray) -> Iterator[np.ndarray]:
+    """Of one point, those of the fewest moves first."""
+    plain = [s for s in sites if s.numbers is not None]
+    yield from (_turned(loc, [s.numbers for s in some]) for some in _combinations(plain, _FEW_SITES))
+    for length in sorted({n for s in sites for n in s.shape if 2 <= n <= _LONGEST_AXIS}):
+        along = [s for s in sites if length in s.shape]
+        for some in _combinations(along, _FEW_ON_AN_AXIS):
+            whole = [_along(s, length) for s in some if s.numbers is not None]
+            if len(whole) == len(some):
+                yield from (_turned(loc, [w[i] for w in whole]) for i in range(length))
+            for i, j in itertools.combinations(range(length), 2):
+                image = loc.copy()
+                for numbers in whole:
+                    image[numbers[i]], image[numbers[j]] = loc[numbers[j]], loc[numbers[i]]
+                folded = [s for s in some if s.numbers is None]
+                yield _exchanged(target, folded, length, (i, j), image) if folded else image
+
+
+def _combinations(sites: list[_Site], few: int) -> Iterator[tuple[_Site, ...]]:
+    """All of them where they are few; else each alone, and all together. The largest first."""
+    sizes = range(len(sites), 0, -1) if len(sites) <= few else (len(sites), 1)
+    return itertools.chain.from_iterable(itertools.combinations(sites, n) for n in sizes)
+
+
+def _along(site: _Site, length: int) -> np.ndarray:
+    """Its numbers with the first axis of that length in front."""
+    assert site.numbers is not None
+    return np.moveaxis(site.numbers, site.shape.index(length), 0)
+
+
+def _turned(loc: np.ndarray, numbers: list[np.ndarray | None]) -> np.ndarray:
+    image = loc.copy()
+    for some in numbers:
+        image[some] *= -1
+    return image
+
+
+def _exchanged(target: Target, sites: list[_Site], length: int, pair: tuple[int, int], u: np.ndarray) -> np.ndarray:
+    """With places exchanged of parameters whose numbers are not one for each: those of a simplex, say."""
+    params = dict(target.constrain(jnp.asarray(u, jnp.result_type(float)))[0])
+    for site in sites:
+        values = np.moveaxis(np.array(params[site.name]), site.shape.index(length), 0)
+        values[list(pair)] = values[list(pair[::-1])]
+        params[site.name] = jnp.asarray(np.moveaxis(values, 0, site.shape.index(length)))
+    return np.asarray(target.unconstrain(params), float)
