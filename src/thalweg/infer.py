@@ -34,6 +34,9 @@ from thalweg.posterior import Posterior, from_datatree, rehearse
 from thalweg.run import Checkpoint, Evaluations, Limit, Progress
 from thalweg.targets import Starts, Target, describe_target, find_start
 
+_OF_A_POSTERIOR = 2000
+"""Draws of an earlier one to begin at."""
+
 
 def infer(
     target: Target,
@@ -66,11 +69,12 @@ def infer(
         flow: "auto", a name that `make_flow` knows ("gaussian", "realnvp", "spline", "iaf", ...; `FLOWS` has them
             all), or a distribution on R^d built by hand, which is fitted as it is.
         seed: an int or a JAX key.
-        budget: seconds for the fit, or `Evaluations(n)` of the log density, which is the same on every machine; the
-            10,000 draws that the verdict weighs come on top. None for no bound.
-        init: where to start: a point, name -> constrained value; or draws, name -> (m, *shape) or an ArviZ DataTree
-            (another method's posterior), whose mean and covariance the Gaussian begins with. By default 0. Random
-            points in [-2, 2]^d are tried beside it.
+        budget: seconds for the fit, or `Evaluations(n)` of the log density, which is the same on every machine. What
+            the verdict asks for comes on top: 10,000 draws, and where their weights are good about 100,000 evaluations
+            more, to see whether chains and tails lead beyond them. None for no bound.
+        init: where to start: a point, name -> constrained value; or draws, name -> (m, *shape), an ArviZ DataTree
+            (another method's posterior) or a `Posterior`: the Gaussian begins with their mean and covariance, and
+            modes are looked for from some of them too. By default 0. Random points in [-2, 2]^d are tried beside it.
         mesh: devices (a `jax.sharding.Mesh`) to cut a step's draws over; None for one.
         dtype: "float32" or "float64"; None for what JAX is set to (float32 unless you changed it).
         progress: whether to draw a bar on standard error.
@@ -102,7 +106,7 @@ def infer(
     with precision(dtype), Progress(show=progress) as bar, counting(), contextlib.ExitStack() as blas:
         limit = Limit.of(budget)
         target = target.in_default_precision()
-        init = None if init is None else from_datatree(init, target.names)
+        init = None if init is None else from_datatree(_draws_of(init), target.names)
         _prepare(target)
         blas.enter_context(one_blas_thread(of_numpy=target.size <= MANY))
         target, starts, climb_key = _start(target, as_key(seed), init)
@@ -182,6 +186,14 @@ def prepare_each(
         return Climb(target, dict(settings), key, budget, None).run(flow, starts, rungs.get(i))
 
     return [functools.partial(finish, i) for i in range(len(targets))]
+
+
+def _draws_of(init: Any) -> Any:
+    """Of an earlier posterior its draws, corrected where they can be trusted; anything else as it is."""
+    if not isinstance(init, Posterior):
+        return init
+    corrects = init.verdict.ok and init.target is not None
+    return init.resample(_OF_A_POSTERIOR) if corrects else init.sample(_OF_A_POSTERIOR)
 
 
 def _prepare(target: Target) -> None:

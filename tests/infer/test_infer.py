@@ -202,6 +202,48 @@ def far_and_narrow(p):
     return jnp.where(outside, -jnp.inf, -0.5 * ((p["x"] - 70) / 0.01) ** 2) + jnp.log(p["s/scale"]) - p["s/scale"]
 
 
+def two(d, share, place, sd):
+    """`share` of it N(place, sd^2), the rest standard normal, in d dimensions; and exact draws."""
+
+    def log_density(p):
+        each = jnp.stack([norm.logpdf(p["x"]).sum(), norm.logpdf(p["x"], place, sd).sum()])
+        return jax.nn.logsumexp(each + jnp.log(jnp.asarray([1 - share, share])))
+
+    rng = np.random.default_rng(0)
+    standard = rng.standard_normal((2000, d))
+    x = np.where(rng.random((2000, 1)) < share, place + sd * standard, standard)
+    return tw.from_function(log_density, {"x": tw.real(d)}), {"x": x}
+
+
+def test_modes_are_looked_for_from_draws():
+    """A mode so narrow and far off that nothing else finds it."""
+    target, draws = two(12, 0.3, 11.0, 0.2)
+    posterior = tw.infer(target, init=draws, progress=False)
+    assert posterior.verdict.ok
+    assert posterior.log_evidence.value == pytest.approx(0.0, abs=0.02)
+    assert posterior.resample(4000)["x"].mean() == pytest.approx(3.3, abs=0.15)
+    again = tw.infer(target, init=posterior, seed=1, progress=False)
+    assert again.log_evidence.value == pytest.approx(0.0, abs=0.02)
+
+
+def test_draws_where_the_flow_has_nothing_are_told_of():
+    """A narrow mode inside the reach of a wide one."""
+    target, draws = two(10, 0.5, np.r_[4.0, np.zeros(9)], 0.2)
+    verdict = tw.infer(target, init=draws, progress=False).verdict
+    assert not verdict.ok
+    assert "of the draws in `init` lie where the flow has next to nothing" in str(verdict)
+
+
+def test_starts_from_an_earlier_posterior(tmp_path):
+    target = tw.from_function(far_and_narrow, {"x": tw.real(), "s/scale": tw.positive()})
+    earlier = tw.infer(target, init={"x": 70.0}, progress=False)
+    earlier.save(tmp_path / "a.thalweg")
+    for one in (earlier, tw.load(tmp_path / "a.thalweg")):
+        assert tw.infer(target, init=one, progress=False).log_evidence.value == pytest.approx(
+            np.log(0.01 * np.sqrt(2 * np.pi)), abs=0.02
+        )
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["tree", "group"])
 def test_starts_from_an_arviz_posterior(whole):
     target = tw.from_function(far_and_narrow, {"x": tw.real(), "s/scale": tw.positive()})
@@ -234,7 +276,7 @@ def test_starts_from_an_arviz_posterior(whole):
         ({"flow": "AUTO"}, "did you mean 'auto'?"),
         (
             {"init": "x"},
-            "`init` must be a dict of parameter names and values, or of draws, or an ArviZ DataTree, got str",
+            "`init` must be a dict of parameter names and values, or of draws, an ArviZ DataTree or a Posterior, got",
         ),
         ({"init": {"beta": "a"}}, r"`init\['beta'\]` must be an array of numbers, got 'a'"),
         ({"mesh": 3}, "`mesh` must be a jax.sharding.Mesh, got int"),

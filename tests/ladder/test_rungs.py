@@ -222,7 +222,7 @@ def test_the_modes_are_reported_with_their_shares(tmp_path):
 
 
 def test_a_ridge_that_several_gaussians_follow_is_no_modes():
-    climb = ascent(ridge(2))
+    climb = ascent(ridge(3))
     assert climb.modes.far
     assert not climb.has_modes
     assert Flow().is_due(climb)

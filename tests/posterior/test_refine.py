@@ -137,6 +137,9 @@ def test_chains_that_disagree_are_not_trusted():
     assert good.ok
     assert good.raw_ok
     assert good.n_draws == 4000
+    # moments do not show a heavy tail of the weights
+    assert not judge_chains(chains, own, 0.8).raw_ok
+    assert judge_chains(chains, own, 0.8).ok
     chains[0] += 0.5
     verdict = judge_chains(chains, own, 0.1)
     assert not verdict.ok
@@ -171,6 +174,8 @@ def test_messages(gaussian):
         gaussian.refine("nuts", progress=False)
     with pytest.raises(ValueError, match="`chains` must be"):
         gaussian.refine("imh", chains=0, progress=False)
+    with pytest.raises(ValueError, match="`chains` must be a whole number of at least 2, got 1"):
+        gaussian.refine("imh", chains=1, progress=False)
 
 
 def test_the_report_of_chains_speaks_of_them(gaussian, tmp_path):

@@ -16,7 +16,7 @@ from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit
 from thalweg.flows import make_flow
 from thalweg.ladder._fits import Budget, Reached, fit_flow, flow_process
-from thalweg.ladder._modes import Fitted, missed_mode
+from thalweg.ladder._modes import Fitted, missed_draws, missed_mode
 from thalweg.ladder._places import places
 from thalweg.objectives import ForwardKL
 from thalweg.posterior import (
@@ -25,8 +25,10 @@ from thalweg.posterior import (
     ModeShare,
     Posterior,
     WeighedDraws,
+    constrain,
     make_posterior,
     rehearse,
+    unconstrain,
     weigh,
     with_sharper_evidence,
 )
@@ -102,6 +104,7 @@ class Ascent:
         found: the posteriors that rungs reached, by their names, in order; none of them was enough.
         alone: the best Gaussian's posterior, where it was weighed in full.
         ran_off: whether the reverse KL of a flow did, as on a density with walls.
+        draws: that the user gave to begin at, (m, d), or None.
     """
 
     target: Target
@@ -115,6 +118,7 @@ class Ascent:
     found: dict[str, Posterior] = dataclasses.field(default_factory=dict)
     alone: Posterior | None = None
     ran_off: bool = False
+    draws: np.ndarray | None = None
 
     @cached_property
     def has_modes(self) -> bool:
@@ -128,6 +132,9 @@ class Ascent:
 
     def move(self, target: Target, modes: Fitted, gaussian: Reached) -> None:
         """Go on from the same target on another R^d, with the Gaussians that were fitted there."""
+        if self.draws is not None and len(self.draws):
+            params = constrain(self.target.space, self.target.data, self.draws)
+            self.draws = unconstrain(target.space, target.data, params)[0]
         self.target, self.modes, self.gaussian, self.alone = target, modes, gaussian, None
         self.__dict__.pop("has_modes", None)
         self.say(gaussian.sentence)
@@ -220,9 +227,14 @@ class Ascent:
             settings=self.settings,
             steps_taken=tuple(self.steps_taken),
             failed=reached.failed,
-            missed_mode=reached.missed or missed_mode(self.target, reached.flow, self.modes, self.weigh_key),
+            missed_mode=reached.missed or self._missed(reached.flow),
             weighed=weighed,
         )
+
+    def _missed(self, flow: AbstractSampler) -> str | None:
+        """A sentence where the flow leaves out what is known of otherwise."""
+        known = missed_mode(self.target, flow, self.modes, self.weigh_key)
+        return known or (None if self.draws is None else missed_draws(self.target, flow, self.draws, self.weigh_key))
 
     def best_gaussian(self) -> Reached:
         """The best Gaussian as a flow."""

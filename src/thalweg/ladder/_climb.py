@@ -55,10 +55,10 @@ class Climb:
         if not isinstance(flow, str):
             check_shape("flow", np.empty(flow.shape), (size,), "a flow built by hand is a distribution on R^d")
             nothing = Reached(None, {}, "")
-            ascent = self._ascent(weigh_key, Fitted([], np.empty(0)), nothing)
+            ascent = self._ascent(weigh_key, Fitted([], np.empty(0)), nothing, starts)
             return ascent.closed(ascent.fit(flow, self.settings["flow"], flow_key))
         modes, gaussian = begun or fit_gaussians(self.target, starts, gauss_key, self.budget)
-        ascent = self._ascent(weigh_key, modes, gaussian)
+        ascent = self._ascent(weigh_key, modes, gaussian, starts)
         ascent.say(gaussian.sentence)
         if flow == "auto":
             return self._auto(ascent, rungs_key)
@@ -67,8 +67,9 @@ class Climb:
         start = make_flow(flow, size, **modes.gaussians[0].parameters, seed=flow_key)
         return ascent.closed(ascent.fit(start, flow, flow_key))
 
-    def _ascent(self, weigh_key: PRNGKeyArray, modes: Fitted, gaussian: Reached) -> Ascent:
-        return Ascent(self.target, self.settings, self.budget, self.mesh, weigh_key, modes, gaussian)
+    def _ascent(self, weigh_key: PRNGKeyArray, modes: Fitted, gaussian: Reached, starts: Starts) -> Ascent:
+        of = self.target, self.settings, self.budget, self.mesh, weigh_key, modes, gaussian
+        return Ascent(*of, draws=starts.draws)
 
     def _auto(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior:
         """The first rung that is enough, else the best of what there is."""

@@ -1,6 +1,7 @@
 """Points that a symmetry of the target would lead to from its modes: signs turned, labels exchanged."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -23,12 +24,22 @@ class _Site(NamedTuple):
     Attributes:
         name: its own.
         shape: of the constrained array.
-        numbers: their places in R^d, of that shape; None where they are fewer or more than the array's.
+        where: the numbers.
     """
 
     name: str
     shape: tuple[int, ...]
-    numbers: np.ndarray | None
+    where: slice
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is a number for each entry of the array."""
+        return self.where.stop - self.where.start == math.prod(self.shape)
+
+    def along(self, length: int) -> np.ndarray:
+        """The numbers at each place of the first axis of that length, (length, n)."""
+        numbers = np.arange(self.where.start, self.where.stop).reshape(self.shape)
+        return np.moveaxis(numbers, self.shape.index(length), 0).reshape(length, -1)
 
 
 def mirrored(target: Target, modes: Fitted) -> Scouts:
@@ -39,7 +50,7 @@ def mirrored(target: Target, modes: Fitted) -> Scouts:
     a scale of one observation, points sent uphill all end there instead. So signs are turned, of parameters in all
     combinations, and of what several have along an axis of one length; along such an axis places are exchanged.
     """
-    sites = _sites(target)
+    sites = [_Site(name, target.space.shapes[name], where) for name, where in target.space.slices.items()]
     known = [mode.loc for mode in modes.gaussians[:_MOST_MODES]]
     each = max(1, _MOST // len(known))
     images, of_mode = [], []
@@ -49,37 +60,27 @@ def mirrored(target: Target, modes: Fitted) -> Scouts:
         of_mode += [k] * len(some)
     if not images:
         return Scouts.of(np.empty((0, target.size)), np.empty(0))
-    dtype = jnp.result_type(float)
-    heights = log_density_of_rows(target, np.stack(known).astype(dtype))
-    log_p = log_density_of_rows(target, np.stack(images).astype(dtype))
+    with np.errstate(over="ignore"):  # of a fit that ran off
+        rows = np.concatenate([known, images]).astype(jnp.result_type(float))
+    heights, log_p = np.split(log_density_of_rows(target, rows), [len(known)])
     return Scouts.of(np.stack(images), np.where(log_p >= heights[of_mode] - NATS, log_p, -np.inf))
-
-
-def _sites(target: Target) -> list[_Site]:
-    found = []
-    for name, where in target.space.slices.items():
-        shape = target.space.shapes[name]
-        numbers = np.arange(where.start, where.stop)
-        same = len(numbers) == int(np.prod(shape))
-        found.append(_Site(name, shape, numbers.reshape(shape) if same else None))
-    return found
 
 
 def _images(target: Target, sites: list[_Site], loc: np.ndarray) -> Iterator[np.ndarray]:
     """Of one point, those of the fewest moves first."""
-    plain = [s for s in sites if s.numbers is not None]
-    yield from (_turned(loc, [s.numbers for s in some]) for some in _combinations(plain, _FEW_SITES))
+    for some in _combinations([s for s in sites if s.is_plain], _FEW_SITES):
+        yield _turned(loc, [np.arange(s.where.start, s.where.stop) for s in some])
     for length in sorted({n for s in sites for n in s.shape if 2 <= n <= _LONGEST_AXIS}):
         along = [s for s in sites if length in s.shape]
         for some in _combinations(along, _FEW_ON_AN_AXIS):
-            whole = [_along(s, length) for s in some if s.numbers is not None]
+            whole = [s.along(length) for s in some if s.is_plain]
             if len(whole) == len(some):
                 yield from (_turned(loc, [w[i] for w in whole]) for i in range(length))
             for i, j in itertools.combinations(range(length), 2):
                 image = loc.copy()
                 for numbers in whole:
                     image[numbers[i]], image[numbers[j]] = loc[numbers[j]], loc[numbers[i]]
-                folded = [s for s in some if s.numbers is None]
+                folded = [s for s in some if not s.is_plain]
                 yield _exchanged(target, folded, length, (i, j), image) if folded else image
 
 
@@ -89,13 +90,8 @@ def _combinations(sites: list[_Site], few: int) -> Iterator[tuple[_Site, ...]]:
     return itertools.chain.from_iterable(itertools.combinations(sites, n) for n in sizes)
 
 
-def _along(site: _Site, length: int) -> np.ndarray:
-    """Its numbers with the first axis of that length in front."""
-    assert site.numbers is not None
-    return np.moveaxis(site.numbers, site.shape.index(length), 0)
-
-
-def _turned(loc: np.ndarray, numbers: list[np.ndarray | None]) -> np.ndarray:
+def _turned(loc: np.ndarray, numbers: list[np.ndarray]) -> np.ndarray:
+    """With their signs turned."""
     image = loc.copy()
     for some in numbers:
         image[some] *= -1

@@ -19,6 +19,7 @@ BEYOND = APART**2 / 2
 LEAST_MASS, _LEAST_TOGETHER, _FEWEST = 0.01, 0.005, 30
 _MATTERS = np.array([LEAST_MASS, 0.1, 0.2])
 """Of the mass, of a mean's move in sd, of a variance's in its own units."""
+_LEAST_LOST, _LEAST_LOST_SHARE = 4, 0.03
 _LOOKS = 100
 _DRAWS = 200
 
@@ -164,6 +165,23 @@ class Fitted(NamedTuple):
             if not is_joined(target, np.stack([first.loc, mode.loc]), upper.T, LEFT_OUT):
                 return True
         return False
+
+
+def missed_draws(target: Target, flow: AbstractSampler, draws: np.ndarray, key: PRNGKeyArray) -> str | None:
+    """A sentence where draws that are known, (m, d), lie where the flow has next to nothing.
+
+    That is, the target's density is more than e^5 times too high for it at 3 % of them, and at four at least.
+    """
+    if not len(draws):
+        return None
+    own, log_q = draw_and_score(flow, key, _DRAWS)
+    usual = float(np.median(log_density_of_rows(target, own) - log_q))
+    draws = draws.astype(own.dtype)
+    lost = log_density_of_rows(target, draws) - score(flow, draws) - usual > _TOO_HIGH
+    if lost.sum() < max(_LEAST_LOST, _LEAST_LOST_SHARE * len(draws)):
+        return None
+    place = target.space.describe(jnp.asarray(draws[np.argmax(lost)]), target.data)
+    return f"{lost.mean():.0%} of the draws in `init` lie where the flow has next to nothing (one near {place})"
 
 
 def missed_mode(target: Target, flow: AbstractSampler, modes: Fitted, key: PRNGKeyArray) -> str | None:

@@ -96,10 +96,10 @@ def unseen(scouts: Scouts, modes: Fitted, small: Fitted, untried: np.ndarray, el
     )
 
 
-def send_scouts(target: Target, points: np.ndarray) -> Scouts:
-    """Uphill from `points`, (k, d), each thrown nearer to 0 or farther from it."""
-    points = np.array(points[:_SCOUTS], float)
-    return Scouts.of(*_uphill(target, points * np.resize(_SCALES, len(points))[:, None]))
+def send_scouts(target: Target, points: np.ndarray, draws: np.ndarray | None = None) -> Scouts:
+    """Uphill from `points`, (k, d), each thrown nearer to 0 or farther from it, and from `draws` as they are."""
+    thrown = np.array(points, float) * np.resize(_SCALES, len(points))[:, None]
+    return Scouts.of(*_uphill(target, thrown if draws is None else np.concatenate([thrown, draws])))
 
 
 def send_scouts_each(stack: Stack, points: list[np.ndarray]) -> list[Scouts]:

@@ -3,7 +3,15 @@
 from thalweg.posterior._arviz import from_datatree, preload
 from thalweg.posterior._citation import CITATION, package_versions
 from thalweg.posterior._compare import Compared, Comparison, compare
-from thalweg.posterior._draws import WeighedDraws, draw_and_score, rehearse, score, weigh
+from thalweg.posterior._draws import (
+    WeighedDraws,
+    constrain,
+    draw_and_score,
+    rehearse,
+    score,
+    unconstrain,
+    weigh,
+)
 from thalweg.posterior._estimates import Bound, Estimate, ModeShare
 from thalweg.posterior._leak import charts_of, follow, metric_of
 from thalweg.posterior._make import load, make_posterior, with_sharper_evidence
@@ -25,6 +33,7 @@ __all__ = [
     "WeightedDraws",
     "charts_of",
     "compare",
+    "constrain",
     "draw_and_score",
     "follow",
     "from_datatree",
@@ -36,6 +45,7 @@ __all__ = [
     "preload",
     "rehearse",
     "score",
+    "unconstrain",
     "weigh",
     "with_sharper_evidence",
 ]

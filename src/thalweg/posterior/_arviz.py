@@ -40,7 +40,7 @@ def from_datatree(tree: Any, names: Sequence[str]) -> dict[str, Any]:
     if not hasattr(group, "data_vars"):
         if isinstance(tree, Mapping):
             return dict(tree)
-        must = "be a dict of parameter names and values, or of draws, or an ArviZ DataTree"
+        must = "be a dict of parameter names and values, or of draws, an ArviZ DataTree or a Posterior"
         raise ValueError(requirement("init", must, type(tree).__name__))
     known = list(group.data_vars)
     missing = [n for n in names if _plain(n) not in known]

@@ -89,7 +89,11 @@ def make_posterior(
         evidence = Estimate(*log_mean_exp(raw))
         smoothed = psis(raw)
         failed = failed or at_an_end(target, weighed.u, np.exp(smoothed.log_weights))
-        if not (failed or missed_mode):
+        evidence = evidence.widened(0.0 if is_affine(flow) else _UNSEEN)
+        values = np.asarray(weighed.u)
+        verdict = judge(raw, values, own, failed=failed, missed_mode=missed_mode)
+        # what is refused already is not looked at for more
+        if verdict.ok:
             drawn = Corrected(weighed.u, np.exp(smoothed.log_weights), log_p, log_q)
             rng = numpy_rng(as_key(seed))
             corrected = rng.choice(weighed.u, POOL, p=drawn.share / drawn.share.sum())
@@ -97,11 +101,12 @@ def make_posterior(
             tails = look_at_tails(
                 target, corrected, importance_ess(raw), rng, chosen_from=weighed.u[drawn.share > 0], briefly=light
             )
-            evidence = evidence.widened(tails.missing).widened(0.0 if is_affine(flow) else _UNSEEN)
+            evidence = evidence.widened(tails.missing)
             # chains cost more
             doubtful = bool(smoothed.khat >= khat_threshold(len(raw)) and all_but_even(raw))
             failed = tails.told or missed_mass(flow, target, drawn, evidence.value, as_key(seed), doubtful=doubtful)
-        verdict = judge(raw, np.asarray(weighed.u), own, failed=failed, missed_mode=missed_mode)
+            if failed:
+                verdict = judge(raw, values, own, failed=failed)
         # their mean is 1: what is the same for all draws need not be multiplied by their noise
         terms = evidence.value + own * (log_p - log_q - evidence.value)
         elbo = (

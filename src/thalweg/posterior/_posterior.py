@@ -349,7 +349,7 @@ class Posterior:
                 posterior; "neutra", Hamiltonian Monte Carlo in the flow's latent space: for one that covers it badly.
                 None for "neutra" where the flow is a base pushed through a bijection, else "imh".
             n: draws to keep, of all chains together; at least 4 of each.
-            chains: how many.
+            chains: how many, at least 2: R-hat compares them.
             seed: an int or a JAX key.
             budget: seconds for the chains, or `Evaluations(n)` of the log density; None for no bound.
             progress: whether to draw a bar on standard error, or a bar that is there already.
@@ -362,7 +362,7 @@ class Posterior:
         Sources: Tierney 1994 (imh); Hoffman et al. 2019 (neutra), 2021 (its adaptation); Meng and Wong 1996 (bridge).
         """
         target = self._require_target("refine")
-        chains = check_positive_int("chains", chains)
+        chains = check_positive_int("chains", chains, 2)
         n = check_positive_int("n", n, _LEAST_OF_EACH * chains)
         limit = Limit.of(budget)
         bar_of = contextlib.nullcontext(progress) if isinstance(progress, Progress) else Progress(show=progress)

@@ -126,7 +126,7 @@ def judge_chains(chains: np.ndarray, own: np.ndarray, khat: float, *, missed_mod
     """The verdict from chains that leave the target as it is.
 
     They pass where R-hat is at most 1.01 and bulk and tail effective sizes are at least 400 for every coordinate
-    (Vehtari et al. 2021). The flow's raw draws pass as `judge` has it.
+    (Vehtari et al. 2021). The flow's raw draws pass as `judge` has it, k-hat included.
 
     Args:
         chains: (chains, n, d), unconstrained.
@@ -144,7 +144,8 @@ def judge_chains(chains: np.ndarray, own: np.ndarray, khat: float, *, missed_mod
     pooled = np.concatenate([np.asarray(chains, float).reshape(-1, chains.shape[-1]), own])
     ours = np.arange(len(pooled)) >= len(pooled) - len(own)
     shift, ratio = _movement(pooled, np.where(ours, -np.inf, 0.0), ours.astype(float))
-    raw_ok = not reasons and shift <= _LARGEST_SHIFT and abs(math.log(ratio)) <= math.log(_LARGEST_RATIO)
+    light = bool(khat < khat_threshold(len(own)))
+    raw_ok = not reasons and light and shift <= _LARGEST_SHIFT and abs(math.log(ratio)) <= math.log(_LARGEST_RATIO)
     n_draws = chains.shape[0] * chains.shape[1]
     return Verdict(not reasons, raw_ok, khat, ess, n_draws, tuple(reasons), advice, worst, missed_mode)
 

@@ -15,8 +15,8 @@ from thalweg.targets._nan import first_nan
 from thalweg.targets._rows import value_and_score_of_rows
 from thalweg.targets._target import Target
 
-_DRAWS_READ = 5000
-"""Of draws to begin at, that many are looked at."""
+_DRAWS_READ, _DRAWS_KEPT = 5000, 128
+"""Of draws to begin at, that many are looked at; and each of so many is a place of its own to begin at."""
 
 
 class Starts(NamedTuple):
@@ -26,10 +26,12 @@ class Starts(NamedTuple):
         points: (k, d), k >= 1.
         scale_tril: Cholesky factor of the covariance of the draws that the first point is the mean of; None where it
             is not of draws.
+        draws: some of them, (m, d); none where it is not.
     """
 
     points: np.ndarray
     scale_tril: np.ndarray | None
+    draws: np.ndarray
 
 
 def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None, n: int = 100) -> Starts:
@@ -52,13 +54,14 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
     """
     n = check_positive_int("n", n)
     dtype = jnp.result_type(float)
-    first, scale_tril = np.zeros(target.size, dtype), None
+    first, scale_tril, draws = np.zeros(target.size, dtype), None, np.empty((0, target.size), dtype)
     if init is not None:
         init = {n: x for n, x in init.items() if n not in _derived(target)}
         for name, value in init.items():
             _check_numbers(name, value)
     if init is not None and _are_draws(target, init):
-        first, scale_tril = _moments(target, init)
+        draws = _unconstrained(target, init)
+        first, scale_tril = _moments(draws)
     elif init is not None:
         first = np.asarray(target.space.complete(init, target.data, "init"))
         target.space.check({**target.constrain(jnp.asarray(first))[0], **init}, target.data, "init")
@@ -74,7 +77,8 @@ def find_start(target: Target, seed: Seed, init: Mapping[str, Any] | None = None
     good = np.isfinite(values) & np.isfinite(gradients).all(axis=1)
     if not good.any():
         raise ValueError(_blame(target, points, values, gradients))
-    return Starts(points[good], scale_tril if good[0] else None)
+    few = np.linspace(0, len(draws) - 1, min(len(draws), _DRAWS_KEPT)).astype(int)
+    return Starts(points[good], scale_tril if good[0] else None, draws[few])
 
 
 def _derived(target: Target) -> set[str]:
@@ -104,23 +108,29 @@ def _unconstrain(target: Target, draws: Mapping[str, Array]) -> Array:
     return jax.vmap(target.unconstrain)(draws)
 
 
-def _moments(target: Target, draws: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _unconstrained(target: Target, draws: Mapping[str, Any]) -> np.ndarray:
+    """Draws inside the supports as points of R^d, (m, d), evenly from among all."""
+    arrays = {n: np.asarray(x, jnp.result_type(float)) for n, x in draws.items()}
+    target.space.check(arrays, target.data, "init")
+    count = len(arrays[target.names[0]])
+    few = np.linspace(0, count - 1, min(count, _DRAWS_READ)).astype(int)
+    u = np.asarray(_unconstrain(target, {n: from_numpy(arrays[n][few]) for n in target.names}))
+    u = u[np.isfinite(u).all(axis=1)]
+    if len(u) < 2:
+        raise ValueError(requirement("init", "have at least 2 draws inside the supports", len(u)))
+    return u
+
+
+def _moments(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mean, Cholesky factor of the covariance) of draws in R^d.
 
     Shrunk as by five draws of variance 1e-3, so that few draws will do. Source: Stan reference manual, "HMC algorithm
     parameters".
     """
-    arrays = {n: np.asarray(x, jnp.result_type(float)) for n, x in draws.items()}
-    target.space.check(arrays, target.data, "init")
-    count = len(arrays[target.names[0]])
-    few = np.linspace(0, count - 1, min(count, _DRAWS_READ)).astype(int)
-    u = np.asarray(_unconstrain(target, {n: from_numpy(arrays[n][few]) for n in target.names}), float)
-    u = u[np.isfinite(u).all(axis=1)]
-    if len(u) < 2:
-        raise ValueError(requirement("init", "have at least 2 draws inside the supports", len(u)))
+    u = draws.astype(float)
     m, d = u.shape
     covariance = (m * np.atleast_2d(np.cov(u.T)) + 5e-3 * np.eye(d)) / (m + 5)
-    return u.mean(0).astype(jnp.result_type(float)), np.linalg.cholesky(covariance)
+    return u.mean(0).astype(draws.dtype), np.linalg.cholesky(covariance)
 
 
 def _blame(target: Target, points: np.ndarray, values: np.ndarray, gradients: np.ndarray) -> str:

@@ -1,0 +1,117 @@
+"""What a symmetry leads to from a mode: each image is found, and is as high; nothing else is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy.stats import norm
+
+import thalweg as tw
+from thalweg.ladder import Budget
+from thalweg.ladder._fits import fit_gaussians
+from thalweg.ladder._mirror import mirrored
+from thalweg.ladder._modes import Fitted, Mode
+from thalweg.run import Limit, Progress
+from thalweg.targets import find_start, log_density_of_rows
+
+
+@pytest.fixture(autouse=True)
+def _as_users_write():
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def images(target, params):
+    """The images of one point that are as high as it, and apart from it, as constrained values: name -> (n, *shape)."""
+    loc = np.asarray(target.unconstrain({k: jnp.asarray(v, float) for k, v in params.items()}))
+    modes = Fitted([Mode(loc, 0.01 * np.eye(len(loc)))], np.zeros(1))
+    found = mirrored(target, modes).elsewhere(modes, 1000, np.empty((0, target.size)))
+    # it is no mode: others may be higher
+    found = found[np.isclose(log_density_of_rows(target, found), log_density_of_rows(target, loc[None])[0], rtol=1e-9)]
+    each = [target.constrain(jnp.asarray(u))[0] for u in found]
+    return {k: np.stack([np.asarray(one[k]) for one in each]) for k in params}
+
+
+def rows(*arrays):
+    """As a set of rows, rounded."""
+    return {tuple(np.round(np.concatenate([np.ravel(a) for a in one]), 6)) for one in zip(*arrays, strict=True)}
+
+
+def test_both_factors_of_a_product_turn_their_signs_together():
+    def log_density(p):
+        prior = norm.logpdf(p["a"]).sum() + norm.logpdf(p["b"]).sum() + norm.logpdf(p["shift"], 1.0)
+        return prior + norm.logpdf(p["a"][:, None] * p["b"] + p["shift"], 2.0, p["sd"]).sum() - p["sd"]
+
+    supports = {"a": tw.real(2), "shift": tw.real(), "b": tw.real(3), "sd": tw.positive()}
+    a, b = np.array([1.0, 0.8]), np.array([0.7, -0.6, 1.2])
+    found = images(tw.from_function(log_density, supports), {"a": a, "shift": 0.3, "b": b, "sd": 0.5})
+    turned = [a, -a[::-1], a[::-1]], [b, -b, b]
+    # the two entries of `a`, and the three of `b`, may be exchanged too
+    expected = set()
+    for i, j in [(0, 0), (0, 1), (0, 2), (1, 2)]:
+        other = b.copy()
+        other[[i, j]] = other[[j, i]]
+        expected |= rows([a], [other])
+    expected = (expected | rows([-a, turned[0][2]], [-b, b])) - rows([a], [b])
+    assert rows(found["a"], found["b"]) == expected
+    np.testing.assert_allclose(found["shift"], 0.3)
+    np.testing.assert_allclose(found["sd"], 0.5)
+
+
+def test_columns_of_two_matrices_turn_and_change_places():
+    def log_density(p):
+        product = p["rows"] @ p["columns"].T
+        return norm.logpdf(p["rows"]).sum() + norm.logpdf(p["columns"]).sum() + norm.logpdf(product, 1.0, 0.5).sum()
+
+    target = tw.from_function(log_density, {"rows": tw.real((20, 2)), "columns": tw.real((17, 2))})
+    rng = np.random.default_rng(0)
+    r, c = rng.standard_normal((20, 2)), rng.standard_normal((17, 2))
+    found = images(target, {"rows": r, "columns": c})
+    signs = [np.array(s) for s in ((-1, -1), (-1, 1), (1, -1))]
+    expected = rows([*(r * s for s in signs), r[:, ::-1]], [*(c * s for s in signs), c[:, ::-1]])
+    assert rows(found["rows"], found["columns"]) == expected
+
+
+def test_labels_of_a_mixture_change_places_with_their_weights():
+    y = np.concatenate([np.linspace(-3, -2, 5), np.linspace(0, 1, 7), np.linspace(4, 6, 9)])
+
+    def log_density(p):
+        each = jnp.log(p["w"]) + norm.logpdf(y[:, None], p["mu"], p["s"])
+        return jax.nn.logsumexp(each, axis=1).sum() + norm.logpdf(p["mu"], 0, 5).sum() - p["s"].sum()
+
+    target = tw.from_function(log_density, {"w": tw.simplex(3), "mu": tw.real(3), "s": tw.positive(3)})
+    w, mu, s = np.array([0.2, 0.3, 0.5]), np.array([-2.5, 0.5, 5.0]), np.array([0.4, 0.6, 1.0])
+    found = images(target, {"w": w, "mu": mu, "s": s})
+    pairs = [[1, 0, 2], [2, 1, 0], [0, 2, 1]]
+    assert rows(*(found[k] for k in ("w", "mu", "s"))) == rows(*([v[p] for p in pairs] for v in (w, mu, s)))
+
+
+def test_no_image_where_there_is_no_symmetry():
+    x = np.random.default_rng(0).standard_normal((30, 3))
+    y = x @ np.array([2.0, 1.0, 0.5]) + 1
+
+    def log_density(p):
+        return norm.logpdf(p["b"], 0, 2).sum() + norm.logpdf(y, p["a"] + x @ p["b"], 0.3).sum() + norm.logpdf(p["a"])
+
+    target = tw.from_function(log_density, {"a": tw.real(), "b": tw.real(3)})
+    modes = Fitted([Mode(np.array([1.0, 2.0, 1.0, 0.5]), 0.05 * np.eye(4))], np.zeros(1))
+    assert not np.isfinite(mirrored(target, modes).log_p).any()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_factor_model_has_both_signs_where_points_sent_uphill_end_at_a_scale_of_0(seed):
+    rng = np.random.default_rng(seed)
+    y = rng.standard_normal((15, 1)) * np.array([1.0, 0.8, -0.7, 0.9]) + 0.5 * rng.standard_normal((15, 4))
+
+    def log_density(p):
+        prior = norm.logpdf(p["l"]).sum() + norm.logpdf(p["f"]).sum() - 0.5 * (p["s"] ** 2).sum()
+        return prior + norm.logpdf(y, p["f"][:, None] * p["l"], p["s"]).sum()
+
+    target = tw.from_function(log_density, {"l": tw.real(4), "s": tw.positive(4), "f": tw.real(15)})
+    budget = Budget(Limit.of(None), Progress(show=False), None)
+    modes, _ = fit_gaussians(target, find_start(target, seed), jax.random.key(seed), budget)
+    signs = np.array([np.sign(g.loc[:4]) for g in modes.gaussians])
+    assert {tuple(s) for s in signs} == {tuple(s) for s in (signs[0], -signs[0])}
+    # one is as good as the other
+    assert modes.elbo[0] - modes.elbo[1] < 0.5
+    assert (signs[0] != signs[1]).all()
