@@ -7,10 +7,10 @@ import pytest
 from jax.scipy.stats import norm
 
 import thalweg as tw
-from thalweg.ladder import Budget
-from thalweg.ladder._fits import fit_gaussians
+from thalweg.ladder import Budget, _fits
 from thalweg.ladder._mirror import mirrored
 from thalweg.ladder._modes import Fitted, Mode
+from thalweg.ladder._scout import Scouts
 from thalweg.run import Limit, Progress
 from thalweg.targets import find_start, log_density_of_rows
 
@@ -109,9 +109,29 @@ def test_a_factor_model_has_both_signs_where_points_sent_uphill_end_at_a_scale_o
 
     target = tw.from_function(log_density, {"l": tw.real(4), "s": tw.positive(4), "f": tw.real(15)})
     budget = Budget(Limit.of(None), Progress(show=False), None)
-    modes, _ = fit_gaussians(target, find_start(target, seed), jax.random.key(seed), budget)
+    modes, _ = _fits.fit_gaussians(target, find_start(target, seed), jax.random.key(seed), budget)
     signs = np.array([np.sign(g.loc[:4]) for g in modes.gaussians])
     assert {tuple(s) for s in signs} == {tuple(s) for s in (signs[0], -signs[0])}
     # one is as good as the other
     assert modes.elbo[0] - modes.elbo[1] < 0.5
     assert (signs[0] != signs[1]).all()
+
+
+def test_one_of_several_data_sets_that_has_images_is_left_to_be_climbed_alone(monkeypatch):
+    """The sign of x is seen in one data set, not in the other; no point is sent uphill."""
+
+    def log_density(params, data):
+        x = params["x"]
+        return norm.logpdf(x).sum() + norm.logpdf(data["y"], jnp.where(data["folded"], jnp.abs(x), x), 0.1).sum()
+
+    data = [{"y": np.array([2.0]), "folded": np.array(b)} for b in (False, True)]
+    target = tw.from_function(log_density, {"x": tw.real(1)}, data[0])
+    targets = [target.replace_data(d) for d in data]
+    starts = [find_start(t, i) for i, t in enumerate(targets)]
+    nobody = Scouts(np.empty((0, 1)), np.empty(0))
+    monkeypatch.setattr(_fits, "send_scouts_each", lambda *_: [nobody, nobody])
+    budget = Budget(Limit.of(None), Progress(show=False), None)
+    seen, folded = _fits.fit_gaussians_each(targets, starts, jax.random.key(0), budget)
+    assert seen is not None
+    assert seen[0].gaussians[0].loc[0] == pytest.approx(200 / 101, abs=1e-6)
+    assert folded is None

@@ -237,7 +237,8 @@ def fit_gaussians_each(
 ) -> list[tuple[Fitted, Reached] | None]:
     """`fit_gaussians` for targets that differ in the numbers of their data, the fits and the scouts of all at once.
 
-    None for those where it would not be done yet: a scout found a place that the best Gaussian does not reach.
+    None for those where it would not be done yet: a scout, or a symmetry, leads to a place that the best Gaussian does
+    not reach.
     """
     stack = Stack(targets)
     fit_key, *judge_keys = split_on_host(key, 1 + len(targets))
@@ -253,7 +254,8 @@ def fit_gaussians_each(
         own = result.state._replace(**{n: getattr(result.state, n)[i * k : (i + 1) * k] for n in ("loc", "scale_tril")})
         modes = _judged(target, own.loc, own.scale_tril, judge_key).modes()
         sentence = f"full-rank Gaussian: ELBO {modes.elbo.max():.2f} after {done} steps, the best of {k} fits"
-        alone = not modes.far and not len(seen.left_out(modes))
+        images = mirrored(target, modes).elsewhere(modes, 1, tried=np.empty((0, target.size)))
+        alone = not modes.far and not len(seen.left_out(modes)) and not len(images)
         found.append((modes, Reached(None, result.history, sentence)) if alone else None)
     return found
 
