@@ -277,13 +277,13 @@ def _look_at_the_rest(
 ) -> tuple[Fitted, str | None]:
     """Twice, fit some of the ends that were not tried: (all fits, a sentence where others may hold much mass)."""
     missed = None
-    for round_keys in (keys[:2], keys[2:]):
+    for i, round_keys in enumerate((keys[:2], keys[2:])):
         modes = fitted.modes()
         left = scouts.elsewhere(modes, len(scouts.ends), tried)
         if not len(left):
             return fitted, None
         some = left[:: -(-len(left) // gaussians.at_once(modes))]
-        sample = gaussians.at(some, "Gaussian, left", *round_keys)
+        sample = gaussians.at(some, f"Gaussian, left {i + 1}", *round_keys)
         # on a ridge a scout stops anywhere, and what is fitted there is a part of what is known
         held = np.where(sample.not_in(fitted), sample.elbo, -np.inf)
         missed = unseen(scouts, modes, fitted.small, left, held)
