@@ -24,8 +24,8 @@ _MOST_IDLE_ALONE = 2
 """Gaussians fitted elsewhere at once, at first and where there are more modes than one; the most modes, rounds, and
 rounds in a row that find none, at last where there is one mode."""
 _SCOUTS, _FEW = 512, 20
-"""Sent uphill from all over, where there are few coordinates; of more, from the starts alone. Of two modes in five dimensions, one with 0.3 of the mass 13 sd
-away, 128 found both at 12 of 20 seeds, 512 at 19."""
+"""Sent uphill from all over, where there are few coordinates; of more, from the starts alone. Of two modes in five
+dimensions, one with 0.3 of the mass 13 sd away, 128 found both at 12 of 20 seeds, 512 at 19."""
 MANY = 100
 """Coordinates beyond which one Gaussian is fitted at a time, by sketches of its covariance."""
 _FEWEST, _FEWEST_INSIDE = 100, 0.1
