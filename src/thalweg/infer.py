@@ -107,7 +107,8 @@ def infer(
         limit = Limit.of(budget)
         target = target.in_default_precision()
         init = None if init is None else from_datatree(_draws_of(init), target.names)
-        _prepare(target)
+        if isinstance(flow, str) and flow in ("auto", "gaussian"):
+            _prepare(target)
         blas.enter_context(one_blas_thread(of_numpy=target.size <= MANY))
         target, starts, climb_key = _start(target, as_key(seed), init)
         kept = None

@@ -1,9 +1,9 @@
 """One thread of BLAS meanwhile, and as many as before afterwards."""
 
 import contextlib
+import importlib
 
 import pytest
-import scipy.linalg.cython_blas  # noqa: F401 (SciPy's BLAS has to be loaded to be counted)
 from threadpoolctl import ThreadpoolController
 
 from thalweg import _core as core
@@ -20,6 +20,7 @@ def threads():
 
 @pytest.mark.parametrize(("of_numpy", "meanwhile"), [(True, 1), (False, 2)])
 def test_one_thread_meanwhile(of_numpy, meanwhile):
+    importlib.import_module("scipy.linalg.cython_blas")  # to be counted
     with ThreadpoolController().limit(limits=2, user_api="blas"):
         with core.one_blas_thread(of_numpy=of_numpy):
             assert threads() == ({meanwhile}, {1})

@@ -1,6 +1,7 @@
 """The threads of BLAS, beside those of XLA on the same cores."""
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,8 @@ def one_blas_thread(*, of_numpy: bool = True) -> Iterator[None]:
     Args:
         of_numpy: NumPy's as well.
     """
-    import scipy.linalg.cython_blas  # noqa: F401, PLC0415 (what XLA would load later: it must be there to be told)
-
+    # XLA would load it later, but it must be there to be told; not with thalweg, whose import it would lengthen
+    importlib.import_module("scipy.linalg.cython_blas")
     pools = ThreadpoolController()
     blas = [pool["filepath"] for pool in pools.info() if pool["user_api"] == "blas"]
     if not of_numpy:
