@@ -86,6 +86,41 @@ def test_labels_of_a_mixture_change_places_with_their_weights():
     assert rows(*(found[k] for k in ("w", "mu", "s"))) == rows(*([v[p] for p in pairs] for v in (w, mu, s)))
 
 
+def test_states_of_a_chain_change_places_along_both_axes_of_their_transitions():
+    y = np.array([0.1, -0.2, 0.3, 3.1, 2.8, 3.3, 2.9, 0.2, -0.1, 0.1, 3.0])
+
+    def log_density(p):
+        def step(log_f, y_t):
+            log_f = jax.nn.logsumexp(log_f[:, None] + jnp.log(p["t"]), axis=0) + norm.logpdf(y_t, p["mu"])
+            return log_f, None
+
+        log_f, _ = jax.lax.scan(step, norm.logpdf(y[0], p["mu"]), y[1:])
+        return jax.nn.logsumexp(log_f) + norm.logpdf(p["mu"], 0, 3).sum()
+
+    target = tw.from_function(log_density, {"t": tw.simplex(2, 2), "mu": tw.real(2)})
+    t, mu = np.array([[0.8, 0.2], [0.3, 0.7]]), np.array([0.0, 3.0])
+    found = images(target, {"t": t, "mu": mu})
+    assert rows(found["t"], found["mu"]) == rows([t[::-1, ::-1]], [mu[::-1]])
+
+
+def test_what_an_exchange_makes_invalid_is_no_image():
+    """Rows of a Cholesky factor cannot change places, of a covariance only with its columns."""
+
+    def log_density(p):
+        return (
+            norm.logpdf(p["mu"]).sum() - 2 * jnp.trace(p["s"]) - (p["l"] ** 2).sum() + 2 * jnp.linalg.slogdet(p["s"])[1]
+        )
+
+    supports = {"mu": tw.real(2), "s": tw.covariance(2), "l": tw.cholesky_corr(2)}
+    target = tw.from_function(log_density, supports)
+    s, low = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([[1.0, 0.0], [0.6, 0.8]])
+    u = target.unconstrain({"mu": jnp.array([1.0, -0.5]), "s": jnp.asarray(s), "l": jnp.asarray(low)})
+    found = mirrored(target, Fitted([Mode(np.asarray(u), 0.01 * np.eye(len(u)))], np.zeros(1)))
+    assert np.isfinite(found.ends).all()
+    each = [target.constrain(jnp.asarray(end))[0] for end in found.ends[np.isfinite(found.log_p)]]
+    assert any(np.allclose(p["s"], s[::-1, ::-1]) and np.allclose(p["mu"], [-0.5, 1.0]) for p in each)
+
+
 def test_no_image_where_there_is_no_symmetry():
     x = np.random.default_rng(0).standard_normal((30, 3))
     y = x @ np.array([2.0, 1.0, 0.5]) + 1

@@ -58,6 +58,8 @@ def mirrored(target: Target, modes: Fitted) -> Scouts:
         some = list(itertools.islice(_images(target, sites, loc), each))
         images += some
         of_mode += [k] * len(some)
+    good = [np.isfinite(image).all() for image in images]
+    images, of_mode = (list(itertools.compress(each, good)) for each in (images, of_mode))
     if not images:
         return Scouts.of(np.empty((0, target.size)), np.empty(0))
     with np.errstate(over="ignore"):  # of a fit that ran off
@@ -81,7 +83,12 @@ def _images(target: Target, sites: list[_Site], loc: np.ndarray) -> Iterator[np.
                 for numbers in whole:
                     image[numbers[i]], image[numbers[j]] = loc[numbers[j]], loc[numbers[i]]
                 folded = [s for s in some if not s.is_plain]
-                yield _exchanged(target, folded, length, (i, j), image) if folded else image
+                if not folded:
+                    yield image
+                    continue
+                yield _exchanged(target, folded, length, (i, j), image, axes=1)
+                if any(s.shape.count(length) > 1 for s in folded):
+                    yield _exchanged(target, folded, length, (i, j), image, axes=2)
 
 
 def _combinations(sites: list[_Site], few: int) -> Iterator[tuple[_Site, ...]]:
@@ -98,11 +105,20 @@ def _turned(loc: np.ndarray, numbers: list[np.ndarray]) -> np.ndarray:
     return image
 
 
-def _exchanged(target: Target, sites: list[_Site], length: int, pair: tuple[int, int], u: np.ndarray) -> np.ndarray:
-    """With places exchanged of parameters whose numbers are not one for each: those of a simplex, say."""
+def _exchanged(
+    target: Target, sites: list[_Site], length: int, pair: tuple[int, int], u: np.ndarray, *, axes: int
+) -> np.ndarray:
+    """With places exchanged of parameters whose numbers are not one for each: those of a simplex, say.
+
+    Along the first axis of that length, or the first two, as labels are exchanged in a covariance and in a chain's
+    transitions. Not finite where the values are then none of the parameter's.
+    """
     params = dict(target.constrain(jnp.asarray(u, jnp.result_type(float)))[0])
+    order = np.arange(length)
+    order[list(pair)] = pair[::-1]
     for site in sites:
-        values = np.moveaxis(np.array(params[site.name]), site.shape.index(length), 0)
-        values[list(pair)] = values[list(pair[::-1])]
-        params[site.name] = jnp.asarray(np.moveaxis(values, 0, site.shape.index(length)))
+        values = np.asarray(params[site.name])
+        for axis in np.flatnonzero(np.array(site.shape) == length)[:axes]:
+            values = values.take(order, axis=axis)
+        params[site.name] = jnp.asarray(values)
     return np.asarray(target.unconstrain(params), float)
