@@ -257,13 +257,120 @@ def accuracy():
     parts = [
         "# Is it right, and does it know?\n\n*Made by `python -m benchmarks.pages` from `benchmarks/results`.*\n\n`tw.infer(target)` with no settings, beside others on the same "
         "density. Of several seeds errors are the worst and costs the median; a mean's error is in sd of the reference; \"trusted\" says how many of the seeds' verdicts were. "
-        "Cold is a whole process from Python's start to corrected draws, without compiled programs of before; warm a second fit in it."
+        "Cold is a whole process from Python's start to corrected draws, without compiled programs of before; warm a second fit in it. Above each table: what we ask of "
+        "ourselves, and whether it was met."
     ]
     for suite, title in _SUITES.items():
         record = read(f"accuracy-{suite}")
         if record:
-            parts.append(f"## {title}\n\n{_suite(record['cells'])}\n\n{origin(record)}")
+            bars = "\n".join(_bars(suite, record["cells"]))
+            parts.append(f"## {title}\n\n{bars}\n\n{_suite(record['cells'])}\n\n{origin(record)}")
+    evidence = read("evidence")
+    if evidence:
+        within = evidence["within two standard errors"]
+        rows = [[name, str(k), str(n)] for name, (k, n) in within.items()]
+        covered, of = (sum(pair[i] for pair in within.values()) for i in range(2))
+        bar = _bar("two standard errors hold the truth in 90 % of fits", {f"of {of}": covered / of}, ".1%", least=0.9)
+        head = ["", "within two standard errors", "of"]
+        parts.append(f"## The evidence's error\n\n{bar}\n\n{table(head, rows)}\n\n{origin(evidence)}")
+    ablation = read("ablation")
+    if ablation:
+        cells = {n: {m: {"0": c} for m, c in of.items()} for n, of in ablation["cells"].items()}
+        words = "The defaults, and the same less one rung each."
+        parts.append(f"## What each rung is worth\n\n{words}\n\n{_suite(cells)}\n\n{origin(ablation)}")
     return "\n\n".join(parts) + "\n" if len(parts) > 1 else None
+
+
+def _bar(asked, found, shown, *, most=math.inf, least=-math.inf):
+    """A line: what is asked of all that was found, and which miss it, or the nearest to it."""
+    missed = {k: v for k, v in found.items() if not (v >= least and abs(v) <= most)}
+    nearest = min(found, key=found.get) if least > -math.inf else max(found, key=lambda k: abs(found[k]))
+    named = ", ".join(f"{k} {v:{shown}}" for k, v in (missed or {nearest: found[nearest]}).items())
+    return f"- **missed**: {asked}: {named}" if missed else f"- met: {asked} (the nearest: {named})"
+
+
+def _bars(suite, cells):
+    """A line for each thing that is asked of a suite."""
+    ours = {name: list(of["thalweg"].values()) for name, of in cells.items() if of.get("thalweg")}
+
+    def each(key, which=lambda name: True, worst=max):
+        found = {n: [c[key] for c in of if c.get(key) is not None] for n, of in ours.items() if which(n)}
+        return {n: worst(v) for n, v in found.items() if v}
+
+    def largest(values):
+        return max(values, key=abs)
+
+    asked = []
+    if suite != "problems":
+        asked.append(("every mean within 0.1 sd", each("mean error"), ".3f", {"most": 0.1}))
+    if suite == "posteriordb":
+        asked += [
+            ("every sd within a tenth", each("log sd ratio"), ".3f", {"most": math.log(1.1)}),
+            *(
+                (f"2,000 effective of 10,000 draws, {by}", each(key, worst=min), ",.0f", {"least": 2000})
+                for by, key in (
+                    ("by weights or chains", "effective"),
+                    ("in the bulk", "bulk ESS"),
+                    ("in the tails", "tail ESS"),
+                )
+            ),
+            *_against_nuts(cells),
+        ]
+    if suite == "problems":
+        small, wells = (
+            ("funnel-10", "gmm40", "lattice-9", "lattice-16"),
+            {"many-well-32": 0.05, "many-well-32-rotated": 0.2},
+        )
+        asked.append(("log Z within 0.01", each("log Z error", small.__contains__, largest), "+.4f", {"most": 0.01}))
+        for name, bar in wells.items():
+            asked.append((f"and within {bar}", each("log Z error", name.__eq__, largest), "+.4f", {"most": bar}))
+        asked += [
+            ("0.99 of the modes' mass, or more", each("coverage", worst=min), ".3f", {"least": 0.99}),
+            ("k-hat below 0.7", each("k-hat", "student-t-1.5".__eq__), ".2f", {"most": 0.7}),
+        ]
+    if suite == "regressions":
+        asked.append(("log Z within 0.02", each("log Z error", worst=largest), "+.4f", {"most": 0.02}))
+    if suite == "gym" and len(ours.get("pines", [])) > 1:
+        values = [c["log Z"] for c in ours["pines"] if c.get("log Z") is not None]
+        if values:
+            asked.append(("log Z of all seeds within 0.5", {"pines": max(values) - min(values)}, ".2f", {"most": 0.5}))
+    return [_bar(*one, **bar) for *one, bar in asked if one[1]] + _trust(ours)
+
+
+def _against_nuts(cells):
+    """Of seconds: each problem's ratio, and the median."""
+    ratio = {}
+    for kind in ("cold", "warm"):
+        for name, of in cells.items():
+            both = of.get("thalweg", {}).keys() & of.get("NUTS", {}).keys()
+            pairs = [[of[m][s].get(f"{kind} seconds") for m in ("thalweg", "NUTS")] for s in both]
+            known = [a / b for a, b in pairs if a and b]
+            if known:
+                ratio.setdefault(kind, {})[name] = median(known)
+    if not ratio:
+        return
+    off = {n: max(c.get("mean error") or 0.0 for c in of["NUTS"].values()) for n, of in cells.items() if of.get("NUTS")}
+    wrong = {n: f"{n} (where NUTS's own means are {off[n]:.0f} sd off)" for n in off if off[n] > 1}
+    yield "no longer than NUTS, cold", {wrong.get(n, n): v for n, v in ratio["cold"].items()}, ".2f", {"most": 1}
+    for kind, bar in (("cold", 0.3), ("warm", 0.2)):
+        yield f"{bar} of NUTS's time, {kind}", {"the median": median(ratio[kind].values())}, ".3f", {"most": bar}
+
+
+def _trust(ours):
+    """Whether verdicts are right: of draws that are good, of those that are not."""
+    each = [(n, c) for n, of in ours.items() for c in of if "ok" in c and c.get("mean error") is not None]
+    good = [c["ok"] for _, c in each if c["mean error"] <= 0.1 and c["log sd ratio"] <= math.log(1.1)]
+    false = {n: c["mean error"] for n, c in each if c["ok"] and c["mean error"] > 0.2}
+    failed = {n: float(sum("failed" in c for c in of)) for n, of in ours.items()}
+    lines = []
+    if good:
+        share = {f"{sum(good)} of {len(good)}": sum(good) / len(good)}
+        lines.append(_bar("trusted on 90 % of the fits that are good", share, ".0%", least=0.9))
+    if each:
+        bar = "never trusted with a mean 0.2 sd off"
+        lines.append(f"- **missed**: {bar}; {', '.join(false)}" if false else f"- met: {bar}")
+    fell = [n for n, k in failed.items() if k]
+    return [*lines, f"- **missed**: no fit fails; {', '.join(fell)}" if fell else "- met: no fit fails"]
 
 
 def _suite(cells):

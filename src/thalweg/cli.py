@@ -519,7 +519,7 @@ def main() -> None:
     """Run the command."""
     _compile_fast()
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="thalweg", standalone_mode=False)
     except Exception as error:
         in_words = getattr(error, "format_message", None)  # Typer's own errors: a wrong option or argument
         if in_words is None:

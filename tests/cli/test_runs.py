@@ -68,6 +68,15 @@ def test_sample_and_report(run, tmp_path):
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
 
 
+def test_python_m_thalweg_is_the_command():
+    by_python = subprocess.run(
+        [sys.executable, "-m", "thalweg", "sample", "--help"], capture_output=True, text=True, check=False
+    )
+    assert by_python.returncode == 0, by_python.stderr
+    assert by_python.stdout == call("sample", "--help")[0]
+    assert "Usage: thalweg sample" in by_python.stdout
+
+
 def test_a_report_is_not_replaced_by_a_poorer_one(run, tmp_path):
     again = tmp_path / "run"
     shutil.copytree(run[0], again)
