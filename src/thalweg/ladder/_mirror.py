@@ -10,6 +10,7 @@ import numpy as np
 
 from thalweg.ladder._modes import NATS, Fitted
 from thalweg.ladder._scout import Scouts
+from thalweg.posterior import constrain, unconstrain
 from thalweg.targets import Target, log_density_of_rows
 
 _MOST, _MOST_MODES = 1000, 16
@@ -42,6 +43,24 @@ class _Site(NamedTuple):
         return np.moveaxis(numbers, self.shape.index(length), 0).reshape(length, -1)
 
 
+class _Image(NamedTuple):
+    """A point, and what is still to be exchanged there among parameters that are no plain numbers, as a simplex.
+
+    Attributes:
+        u: the point of R^d, (d,).
+        sites: those parameters.
+        length: of the axis along which they are exchanged.
+        order: the places along it.
+        axes: along the first axis of that length, or the first two, as of a covariance and of a chain's transitions.
+    """
+
+    u: np.ndarray
+    sites: tuple[_Site, ...] = ()
+    length: int = 0
+    order: tuple[int, ...] = ()
+    axes: int = 0
+
+
 def mirrored(target: Target, modes: Fitted) -> Scouts:
     """Images of the modes' means that are about as high as these (5 nats).
 
@@ -53,22 +72,35 @@ def mirrored(target: Target, modes: Fitted) -> Scouts:
     sites = [_Site(name, target.space.shapes[name], where) for name, where in target.space.slices.items()]
     known = [mode.loc for mode in modes.gaussians[:_MOST_MODES]]
     each = max(1, _MOST // len(known))
-    images, of_mode = [], []
-    for k, loc in enumerate(known):
-        some = list(itertools.islice(_images(target, sites, loc), each))
-        images += some
-        of_mode += [k] * len(some)
-    good = [np.isfinite(image).all() for image in images]
-    images, of_mode = (list(itertools.compress(each, good)) for each in (images, of_mode))
-    if not images:
-        return Scouts.of(np.empty((0, target.size)), np.empty(0))
+    images = [list(itertools.islice(_images(sites, loc), each)) for loc in known]
+    of_mode = np.repeat(np.arange(len(known)), [len(some) for some in images])
+    points = _points(target, list(itertools.chain.from_iterable(images)))
+    # what is none of a parameter's values has no point
+    good = np.isfinite(points).all(axis=1)
+    points, of_mode = points[good], of_mode[good]
     with np.errstate(over="ignore"):  # of a fit that ran off
-        rows = np.concatenate([known, images]).astype(jnp.result_type(float))
+        rows = np.concatenate([known, points]).astype(jnp.result_type(float))
     heights, log_p = np.split(log_density_of_rows(target, rows), [len(known)])
-    return Scouts.of(np.stack(images), np.where(log_p >= heights[of_mode] - NATS, log_p, -np.inf))
+    return Scouts.of(points, np.where(log_p >= heights[of_mode] - NATS, log_p, -np.inf))
 
 
-def _images(target: Target, sites: list[_Site], loc: np.ndarray) -> Iterator[np.ndarray]:
+def _points(target: Target, images: list[_Image]) -> np.ndarray:
+    """Where the images are, (n, d), with all exchanged."""
+    points = np.array([image.u for image in images]).reshape(-1, target.size)
+    left = [k for k, image in enumerate(images) if image.sites]
+    if left:
+        with np.errstate(over="ignore"):
+            u = points[left].astype(jnp.result_type(float))
+        params = {name: np.array(x) for name, x in constrain(target.space, target.data, u).items()}
+        for row, image in enumerate(images[k] for k in left):
+            for site in image.sites:
+                for axis in np.flatnonzero(np.array(site.shape) == image.length)[: image.axes]:
+                    params[site.name][row] = params[site.name][row].take(image.order, axis=axis)
+        points[left] = unconstrain(target.space, target.data, params)[0]
+    return points
+
+
+def _images(sites: list[_Site], loc: np.ndarray) -> Iterator[_Image]:
     """Of one point, those of the fewest moves first."""
     for some in _combinations([s for s in sites if s.is_plain], _FEW_SITES):
         yield _turned(loc, [np.arange(s.where.start, s.where.stop) for s in some])
@@ -76,19 +108,19 @@ def _images(target: Target, sites: list[_Site], loc: np.ndarray) -> Iterator[np.
         along = [s for s in sites if length in s.shape]
         for some in _combinations(along, _FEW_ON_AN_AXIS):
             whole = [s.along(length) for s in some if s.is_plain]
-            if len(whole) == len(some):
+            folded = tuple(s for s in some if not s.is_plain)
+            if not folded:
                 yield from (_turned(loc, [w[i] for w in whole]) for i in range(length))
             for i, j in itertools.combinations(range(length), 2):
-                image = loc.copy()
+                u, order = loc.copy(), np.arange(length)
+                order[[i, j]] = j, i
                 for numbers in whole:
-                    image[numbers[i]], image[numbers[j]] = loc[numbers[j]], loc[numbers[i]]
-                folded = [s for s in some if not s.is_plain]
+                    u[numbers] = loc[numbers[order]]
                 if not folded:
-                    yield image
-                    continue
-                yield _exchanged(target, folded, length, (i, j), image, axes=1)
-                if any(s.shape.count(length) > 1 for s in folded):
-                    yield _exchanged(target, folded, length, (i, j), image, axes=2)
+                    yield _Image(u)
+                else:
+                    square = any(s.shape.count(length) > 1 for s in folded)
+                    yield from (_Image(u, folded, length, tuple(order.tolist()), axes) for axes in range(1, 2 + square))
 
 
 def _combinations(sites: list[_Site], few: int) -> Iterator[tuple[_Site, ...]]:
@@ -97,28 +129,9 @@ def _combinations(sites: list[_Site], few: int) -> Iterator[tuple[_Site, ...]]:
     return itertools.chain.from_iterable(itertools.combinations(sites, n) for n in sizes)
 
 
-def _turned(loc: np.ndarray, numbers: list[np.ndarray]) -> np.ndarray:
+def _turned(loc: np.ndarray, numbers: list[np.ndarray]) -> _Image:
     """With their signs turned."""
-    image = loc.copy()
+    u = loc.copy()
     for some in numbers:
-        image[some] *= -1
-    return image
-
-
-def _exchanged(
-    target: Target, sites: list[_Site], length: int, pair: tuple[int, int], u: np.ndarray, *, axes: int
-) -> np.ndarray:
-    """With places exchanged of parameters whose numbers are not one for each: those of a simplex, say.
-
-    Along the first axis of that length, or the first two, as labels are exchanged in a covariance and in a chain's
-    transitions. Not finite where the values are then none of the parameter's.
-    """
-    params = dict(target.constrain(jnp.asarray(u, jnp.result_type(float)))[0])
-    order = np.arange(length)
-    order[list(pair)] = pair[::-1]
-    for site in sites:
-        values = np.asarray(params[site.name])
-        for axis in np.flatnonzero(np.array(site.shape) == length)[:axes]:
-            values = values.take(order, axis=axis)
-        params[site.name] = jnp.asarray(values)
-    return np.asarray(target.unconstrain(params), float)
+        u[some] *= -1
+    return _Image(u)
