@@ -198,8 +198,12 @@ def _draws_of(init: Any) -> Any:
 
 
 def _prepare(target: Target) -> None:
-    """Compile what a Gaussian's weights ask for, beside the search for a start, which compiles the gradient."""
-    ahead(lambda: rehearse(make_flow("gaussian", target.size), target))
+    """Compile what a Gaussian's weights ask for, beside the search for a start, which compiles the gradient.
+
+    Not where matrices are factorised: those of two programs, of batches in the model, may wait for each other.
+    """
+    if not target.takes_turns:
+        ahead(lambda: rehearse(make_flow("gaussian", target.size), target))
 
 
 def _start(target: Target, key: PRNGKeyArray, init: Any) -> tuple[Target, Starts, PRNGKeyArray]:

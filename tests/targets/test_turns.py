@@ -40,6 +40,33 @@ def test_who_takes_turns(data):
     assert not tw.from_function(lambda p: -(p["x"] ** 2), {"x": tw.real()}).takes_turns
 
 
+def of_covariance(n, batch=()):
+    """A log density with one factorisation of n x n, or a batch of them."""
+
+    def log_density(p):
+        scale = jnp.broadcast_to(jnp.exp(p["s"]), (*batch, n, n))
+        lower = jnp.linalg.cholesky(jnp.broadcast_to(jnp.eye(n), scale.shape) * scale + 0.5)
+        return jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)).sum() - p["s"] ** 2
+
+    return tw.from_function(log_density, {"s": tw.real()})
+
+
+@pytest.mark.parametrize(("n", "batch", "takes"), [(2, (), False), (5, (), False), (5, (20,), True), (20, (), True)])
+def test_one_factorisation_takes_turns_where_a_batch_of_it_would_go_to_the_pool(n, batch, takes):
+    assert of_covariance(n, batch).takes_turns == takes
+
+
+def test_nothing_runs_beside_one_that_takes_turns(monkeypatch):
+    """Two programs that hand batches to the pool wait for each other for ever, on two cores."""
+    begun = []
+    monkeypatch.setattr(sys.modules["thalweg.infer"], "ahead", lambda work: begun.append(work))
+    monkeypatch.setattr("thalweg.ladder._ascent.ahead", lambda work: begun.append(work))
+    tw.infer(of_covariance(20), "realnvp", steps=2, progress=False)
+    assert not begun
+    tw.infer(of_covariance(2), "realnvp", steps=2, progress=False)
+    assert begun
+
+
 def test_chains_step_through_it_though_its_supports_have_ends(data, getkey):
     # their ends are arrays of the target, which a loop in a loop must not close over
     target = tw.from_function(two_kernels, {"a": tw.positive(), "b": tw.positive()}, data)

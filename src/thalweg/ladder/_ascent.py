@@ -199,7 +199,8 @@ class Ascent:
         """Fit a flow; further where nobody said how long, and its weights are not all but even."""
         first_key, second_key = split_on_host(key, 2)
         process = self.process(name)
-        ahead(lambda: rehearse(start, self.target))
+        if not self.target.takes_turns:
+            ahead(lambda: rehearse(start, self.target))
         reached = fit_flow(process, start, name, first_key, self.budget, steps=self.settings["steps"] or STEPS)
         self.ran_off = bool(reached.failed)
         self.say(reached.sentence)

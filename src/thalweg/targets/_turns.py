@@ -2,9 +2,10 @@
 
 JAX (0.10) factorises a batch of matrices by handing it to XLA's pool of threads, from one of the pool's own threads,
 which then waits: two such calls that do not depend on each other, on two cores, wait for ever. One matrix at a time is
-factorised in place, and in no more time: a batch of 256 of 100 x 100 takes half as long.
+factorised in place, and in no more time: a batch of 128 of 20 x 20 takes as long, of 100 x 100 at most as long.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,24 +22,28 @@ _WAITING = frozenset(
     | {"hessenberg", "tridiagonal", "tridiagonal_solve", "qr"}
 )
 """JAX's names of what takes a batch to the pool."""
-_LARGE = 64
-"""Rows of a matrix that is factorised sooner one by one."""
+_TO_THE_POOL, _FEW_TO_THE_POOL = 200, 20
+"""Work on one point's matrices, n^2 m for n x n and n x m, of which the pool takes a batch of 1,000 points, or of
+10,000: a hundred microseconds or so in all are done in place."""
 
 
 def needs_turns(jaxpr: ClosedJaxpr) -> bool:
-    """Whether a traced function has factorisations that may not depend on each other, or of large matrices.
+    """Whether a traced function factorises matrices that are large enough for the pool.
 
-    One factorisation and one solve do: they take a batch as they are.
+    One factorisation and its solve do not wait for each other, but they may for those of another program that runs
+    beside them. Of smaller matrices a batch is sooner taken as it is.
     """
     found = list(_waiting(jaxpr.jaxpr))
     names = [name for name, _ in found]
-    return len(names) > 2 or len(set(names)) < len(names) or any(size >= _LARGE for _, size in found)
+    several = len(names) > 2 or len(set(names)) < len(names)
+    return max((work for _, work in found), default=0) >= (_FEW_TO_THE_POOL if several else _TO_THE_POOL)
 
 
 def _waiting(jaxpr: Jaxpr) -> Any:
     for equation in jaxpr.eqns:
         if equation.primitive.name in _WAITING:
-            yield equation.primitive.name, equation.invars[0].aval.shape[-1]  # pyright: ignore[reportAttributeAccessIssue]
+            shapes = [x.aval.shape for x in equation.invars]  # pyright: ignore[reportAttributeAccessIssue]
+            yield equation.primitive.name, max(math.prod(shape) for shape in shapes) * shapes[0][-1]
         for inner in jax.tree.leaves(
             list(equation.params.values()), is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr)
         ):
