@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.scipy import stats as jstats
+from numpyro import distributions
 from scipy import stats
+from scipy.special import logsumexp
 
 import thalweg as tw
 from thalweg import problems
@@ -106,6 +108,56 @@ def test_a_tail_that_is_long_in_all_coordinates_together():
     way = rng.standard_normal((len(radius), 4))
     u = radius[:, None] * way / np.linalg.norm(way, axis=1, keepdims=True)
     assert look_at_tails(T, u, float(len(u)), rng).told is not None
+
+
+def test_what_rounding_alone_puts_in_a_tail_is_not_there():
+    """Where 1 / p is so large that a count is lost beside it, the negative binomial of NumPyro rises by 1,500 nats.
+
+    A step of the density's own is seen, and what rises steeply; and what lies behind a wall without density.
+    """
+
+    def lost(x, low):
+        return low + jnp.where((1 + jnp.exp(-x)) - jnp.exp(-x) == 0, 1000 + x, 0.0)
+
+    def in_one(x, low):
+        return jnp.where(x < -40.0, 1000 + x, low)
+
+    def steeply(x, low):
+        return low + 1000 * jstats.norm.cdf((-40.0 - x) / 1e-4)
+
+    def behind_a_wall(x, low):
+        return jnp.where(x < -40.0, 1000 + x, jnp.where(x < -30.0, -jnp.inf, low))
+
+    u = np.random.default_rng(0).standard_normal((N, 2))
+    for of, is_told in ((lost, False), (in_one, True), (steeply, True), (behind_a_wall, True)):
+
+        def log_density(p, of=of):
+            return of(p["x"][0], jstats.norm.logpdf(p["x"][1]) - p["x"][0] ** 2 / 20)
+
+        target = tw.from_function(log_density, {"x": tw.real(2)})
+        told = look_at_tails(target, u * [np.sqrt(10), 1], float(N), np.random.default_rng(1)).told
+        assert (told is not None) == is_told, of.__name__
+
+
+def test_the_dispersion_of_counts():
+    """Boys in bed with influenza, 1978, as counts about a mean: the mean's and the dispersion's posterior by grid."""
+    y = np.array([225, 298, 258, 233, 189, 128])
+
+    def log_density(p):
+        n = 1 / p["phi"]
+        counts = distributions.NegativeBinomial2(p["mean"], n).log_prob(y).sum()
+        return counts + jstats.expon.logpdf(p["phi"], scale=0.2) + jstats.norm.logpdf(jnp.log(p["mean"]), 5, 1)
+
+    target = tw.from_function(log_density, {"mean": tw.positive(), "phi": tw.positive()})
+    assert float(target.log_density(jnp.array([5.0, -50.0]))) > float(target.log_density(jnp.array([5.0, -2.0]))) + 100
+    posterior = tw.infer(target, seed=0, progress=False)
+    assert posterior.verdict.ok
+    a, b = np.meshgrid(np.linspace(4, 7, 601), np.linspace(-12, 2, 561), indexing="ij")
+    mean, n = np.exp(a)[..., None], np.exp(-b)[..., None]
+    log_p = stats.nbinom.logpmf(y, n, n / (n + mean)).sum(-1) + stats.expon.logpdf(np.exp(b), scale=0.2)
+    log_p += stats.norm.logpdf(a, 5, 1) + a + b
+    log_z = logsumexp(log_p) + np.log(3 / 600 * 14 / 560)
+    assert posterior.log_evidence.value == pytest.approx(log_z, abs=0.01)
 
 
 def test_where_there_is_no_density():

@@ -16,7 +16,7 @@ from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send
 from thalweg.ladder._string import is_joined
 from thalweg.objectives import ForwardKL, ReverseKL, Sum
 from thalweg.run import Checkpoint, Limit, Progress, RunResult, Status, run
-from thalweg.targets import Stack, Starts, Target, is_mostly_rounding, log_density_of_rows
+from thalweg.targets import Stack, Starts, Target, is_artefact, is_mostly_rounding, log_density_of_rows
 
 _N_STARTS, _WIDEST, _WIDER = 3, 10.0, 3.0
 _ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 60, 6
@@ -32,6 +32,8 @@ _FEWEST, _FEWEST_INSIDE = 100, 0.1
 """Draws by which a start's ELBO is judged; the share of them where there is density."""
 _SUSPECT = 1e6
 """An ELBO above which the log density may be rounding there: that has no bound."""
+_FAR_OFF, _HIGHER = 20.0, 10.0
+"""From where a fit began, in any coordinate, and nats above what else is known: what may be an artefact of rounding."""
 _ENDS, _WORSE = 20, 1.0
 """A flow whose last steps' median ELBO is this many nats below that of its first ones is dropped."""
 
@@ -114,10 +116,10 @@ def fit_gaussians(
     """
     fit_key, judge_key, else_key, *last_keys, scout_key = split_on_host(key, 8)
 
-    gaussians = _Gaussians(target, budget, steps, kind)
+    gaussians = _Gaussians(target, budget, steps, kind, starts.points[0])
     elbo, fitted = gaussians.first(starts, fit_key, judge_key)
     modes, tried, idle = fitted.modes(), np.empty((0, target.size)), 0
-    scouts = None if budget.is_over else _first_scouts(target, starts, scout_key)
+    scouts = None if budget.is_over else gaussians.real(_first_scouts(target, starts, scout_key), modes)
     for i, round_key in enumerate(split_on_host(else_key, _MOST_ROUNDS)):
         most_idle = _MOST_IDLE if modes.far else _MOST_IDLE_ALONE
         if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle >= most_idle:
@@ -133,11 +135,12 @@ def fit_gaussians(
         before = len(modes.elbo)
         if len(further):
             apart = gaussians.worth_a_fit(further, modes)
-            more = gaussians.at(further[apart], f"Gaussian elsewhere {i + 1}", fit_key, judge_key)
+            more = gaussians.at(further[apart], f"Gaussian elsewhere {i + 1}", fit_key, judge_key, modes)
             fitted, tried = fitted.joined(more), np.concatenate([tried, further])
             modes = fitted.modes()
         elif modes.far or len(scouts.left_out(modes)):
-            scouts = send_scouts_between(target, modes, scouts.ends[np.isfinite(scouts.log_p)], numpy_rng(scout_key))
+            ends = scouts.ends[np.isfinite(scouts.log_p)]
+            scouts = gaussians.real(send_scouts_between(target, modes, ends, numpy_rng(scout_key)), modes)
         else:
             break
         idle = idle + 1 if len(modes.elbo) == before else 0
@@ -167,21 +170,44 @@ class _Gaussians(NamedTuple):
         budget: what bounds them.
         steps: at most so many each.
         kind: by which a checkpoint tells them apart.
+        begin: the first start, (d,).
     """
 
     target: Target
     budget: Budget
     steps: int
     kind: str
+    begin: np.ndarray
 
     def first(self, starts: Starts, key: PRNGKeyArray, judge_key: PRNGKeyArray) -> tuple[np.ndarray, Fitted]:
         """From the first starts: (the ELBO by steps, what they reached)."""
         points = starts.points[:1] if self._are_many else _first(starts)
-        return self._fitted("Gaussian start", points, key, judge_key, starts)
+        elbo, fitted = self._fitted("Gaussian start", points, key, judge_key, starts)
+        known = fitted.elbo[np.isfinite(fitted.elbo)]
+        return elbo, fitted if not len(known) else self._but_artefacts(fitted, known.min())
 
-    def at(self, points: np.ndarray, name: str, key: PRNGKeyArray, judge_key: PRNGKeyArray) -> Fitted:
-        """From points, (k, d), that are uphill of what is near already."""
-        return self._fitted(name, points, key, judge_key)[1] if len(points) else Fitted([], np.empty(0))
+    def at(self, points: np.ndarray, name: str, key: PRNGKeyArray, judge_key: PRNGKeyArray, modes: Fitted) -> Fitted:
+        """From points, (k, d), that are uphill of what is near already, of `modes`."""
+        if not len(points):
+            return Fitted([], np.empty(0))
+        return self._but_artefacts(self._fitted(name, points, key, judge_key)[1], modes.elbo.max())
+
+    def _but_artefacts(self, fitted: Fitted, known: float) -> Fitted:
+        """With an ELBO of -inf for those that rounding alone makes better than what is known."""
+        locs = np.stack([g.loc for g in fitted.gaussians])
+        return fitted._replace(elbo=np.where(self._are_artefacts(locs, fitted.elbo - known), -np.inf, fitted.elbo))
+
+    def real(self, scouts: Scouts, modes: Fitted) -> Scouts:
+        """But those that ended where rounding alone makes it higher than at the best mode."""
+        top = log_density_of_rows(self.target, modes.gaussians[0].loc[None])
+        false = self._are_artefacts(scouts.ends, scouts.log_p - top)
+        return Scouts.of(scouts.ends, np.where(false, -np.inf, scouts.log_p))
+
+    def _are_artefacts(self, places: np.ndarray, higher: np.ndarray) -> np.ndarray:
+        """Of places, (k, d), and by how much each is higher than what is known, (k,)."""
+        suspect = (higher > _HIGHER) & (np.abs(places - self.begin).max(axis=1) > _FAR_OFF)
+        suspect[suspect] = is_artefact(self.target, self.begin, places[suspect])
+        return suspect
 
     def worth_a_fit(self, points: np.ndarray, modes: Fitted) -> np.ndarray:
         """Which of these, (k,); of many coordinates, where fits take long, those that a valley parts from the best."""
@@ -283,7 +309,7 @@ def _look_at_the_rest(
         if not len(left):
             return fitted, None
         some = left[:: -(-len(left) // gaussians.at_once(modes))]
-        sample = gaussians.at(some, f"Gaussian, left {i + 1}", *round_keys)
+        sample = gaussians.at(some, f"Gaussian, left {i + 1}", round_keys[0], round_keys[1], modes)
         # on a ridge a scout stops anywhere, and what is fitted there is a part of what is known
         held = np.where(sample.not_in(fitted), sample.elbo, -np.inf)
         missed = unseen(scouts, modes, fitted.small, left, held)

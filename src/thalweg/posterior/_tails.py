@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.targets import Target, is_rounding, log_density_of_rows
+from thalweg.targets import Target, is_artefact, is_rounding, log_density_of_rows
 
 _ROWS, _LINES, _PER_DECADE = 32, 16, 6
 """Draws that lines go through; coordinates that they go along, those of the longest tails, beside the way out; points
@@ -151,14 +151,14 @@ def _look(
         offsets = np.sort(np.hstack([rows[:, [j]] + scale[j] * _offsets(_FARTHEST, per_decade), among]), axis=1)
         lines = np.repeat(rows[:, None], offsets.shape[1], axis=1)
         lines[:, :, j] = offsets
-        log_p, distance = _densities(target, lines, own), np.abs(lines[:, :, j] - middle[j])
+        log_p, distance = _densities(target, lines, rows, own), np.abs(lines[:, :, j] - middle[j])
         found.append([*_chance(log_p, offsets, distance > bounds[j]), *_chance(log_p, offsets, distance > ends[j])])
     chance, errors, beyond, beyond_error = np.array(found).T
     offsets = _offsets(_OUTWARD, per_decade)
     lines = middle + np.exp(offsets)[:, None] * (rows - middle)[:, None]
     distance, bound = (np.linalg.norm((x - middle) / scale, axis=-1) for x in (lines, u))
     # the volume grows as the d-th power of the distance, in its logarithm
-    log_p = _densities(target, lines, own) + u.shape[1] * offsets
+    log_p = _densities(target, lines, rows, own) + u.shape[1] * offsets
     offsets = np.broadcast_to(offsets, log_p.shape)
     out, out_error = _chance(log_p, offsets, distance > np.quantile(bound, _INSIDE))
     return _Look(
@@ -175,17 +175,35 @@ def _offsets(farthest: float, per_decade: int) -> np.ndarray:
     return np.concatenate([-one_way[::-1], [0.0], one_way])
 
 
-def _densities(target: Target, lines: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Log p at points on lines, (rows, points, d) to (rows, points); -inf where it is no number, or but rounding.
+def _densities(target: Target, lines: np.ndarray, draws: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Log p at points on lines, (rows, points, d) to (rows, points); -inf where it is no number, or an artefact.
 
-    That is looked at where it is far above what it is at the draws that the lines go through, `own`.
+    That is looked at where it is far above what it is, `own`, at the draws that the lines go through.
     """
     lines = lines.astype(jnp.result_type(float))
     found = np.asarray(log_density_of_rows(target, lines.reshape(-1, lines.shape[-1])), float).reshape(lines.shape[:2])
     found = np.where(np.isfinite(found), found, -np.inf)
     if (high := found > own[:, None] + _SUSPECT).any():
         found[high] = np.where(is_rounding(target, lines[high]), -np.inf, found[high])
+        found[_artefacts(target, lines.astype(float), draws, found > own[:, None] + _SUSPECT)] = -np.inf
     return found
+
+
+def _artefacts(target: Target, lines: np.ndarray, draws: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Which points are of high stretches that rounding makes, as one sees at their ends towards the draws."""
+    # the stretches by row, first point and last
+    padded = np.pad(high, ((0, 0), (1, 1)))
+    (rows, first), (_, after) = np.nonzero(padded[:, 1:] & ~padded[:, :-1]), np.nonzero(padded[:, :-1] & ~padded[:, 1:])
+    last, away = after - 1, np.linalg.norm(lines - draws[:, None], axis=-1)
+    # the neighbour that is nearer to the draw, which is in no stretch itself
+    away = np.pad(away, ((0, 0), (1, 1)), constant_values=np.inf)
+    on_the_left = away[rows, first] < away[rows, last + 2]
+    before, inner = np.where(on_the_left, first - 1, last + 1), np.where(on_the_left, first, last)
+    false = is_artefact(target, lines[rows, before], lines[rows, inner])
+    out = np.zeros_like(high)
+    for row, a, b in zip(rows[false], first[false], last[false], strict=True):
+        out[row, a : b + 1] = True
+    return out
 
 
 def _chance(log_p: np.ndarray, offsets: np.ndarray, beyond: np.ndarray) -> tuple[float, float]:
