@@ -152,6 +152,27 @@ def test_a_factor_model_has_both_signs_where_points_sent_uphill_end_at_a_scale_o
     assert (signs[0] != signs[1]).all()
 
 
+def test_images_that_lead_nowhere_do_not_stand_in_the_way_of_scouts(monkeypatch):
+    """A round finds nothing from them, as of two Gaussian processes whose first fits are far from any mode."""
+
+    def log_density(p):
+        near, far = (norm.logpdf(p["x"], at).sum() for at in (0.0, 40.0))
+        return jnp.logaddexp(near, far)
+
+    rng = np.random.default_rng(0)
+
+    def nowhere(target, modes):
+        way = rng.standard_normal((20, 2))
+        ends = modes.gaussians[0].loc + 8 * way / np.linalg.norm(way, axis=1, keepdims=True)
+        return Scouts.of(ends, log_density_of_rows(target, ends) + 100)
+
+    monkeypatch.setattr(_fits, "mirrored", nowhere)
+    target = tw.from_function(log_density, {"x": tw.real(2)})
+    budget = Budget(Limit.of(None), Progress(show=False), None)
+    modes, _ = _fits.fit_gaussians(target, find_start(target, 0), jax.random.key(0), budget)
+    assert {round(float(g.loc[0])) for g in modes.gaussians} == {0, 40}
+
+
 def test_one_of_several_data_sets_that_has_images_is_left_to_be_climbed_alone(monkeypatch):
     """The sign of x is seen in one data set, not in the other; no point is sent uphill."""
 

@@ -23,9 +23,10 @@ _ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 6
 _MOST_IDLE_ALONE = 2
 """Gaussians fitted elsewhere at once, at first and where there are more modes than one; the most modes, rounds, and
 rounds in a row that find none, at last where there is one mode."""
-_SCOUTS, _FEW = 512, 20
-"""Sent uphill from all over, where there are few coordinates; of more, from the starts alone. Of two modes in five
-dimensions, one with 0.3 of the mass 13 sd away, 128 found both at 12 of 20 seeds, 512 at 19."""
+_SCOUTS, _FEWER_SCOUTS, _FEW = 512, 128, 20
+"""Sent uphill from all over; fewer where there are more coordinates than that. Of two modes in five dimensions, one
+with 0.3 of the mass 13 sd away, 128 found both at 12 of 20 seeds, 512 at 19; in 89 dimensions 512 found necks of a
+funnel, whose fits took a minute; where starts are few, as of two Gaussian processes, these alone found no mode."""
 MANY = 100
 """Coordinates beyond which one Gaussian is fitted at a time, by sketches of its covariance."""
 _FEWEST, _FEWEST_INSIDE = 100, 0.1
@@ -118,21 +119,21 @@ def fit_gaussians(
 
     gaussians = _Gaussians(target, budget, steps, kind, starts.points[0])
     elbo, fitted = gaussians.first(starts, fit_key, judge_key)
-    modes, tried, idle = fitted.modes(), np.empty((0, target.size)), 0
+    modes, tried = fitted.modes(), np.empty((0, target.size))
+    idle, of = {"images": 0, "scouts": 0}, "scouts"
     scouts = None if budget.is_over else gaussians.real(_first_scouts(target, starts, scout_key), modes)
     for i, round_key in enumerate(split_on_host(else_key, _MOST_ROUNDS)):
         most_idle = _MOST_IDLE if modes.far else _MOST_IDLE_ALONE
-        if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle >= most_idle:
+        if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle["scouts"] >= most_idle:
             break
         scout_key, fit_key, judge_key = split_on_host(round_key, 3)
-        # lower ends would hold next to nothing, were they three times as wide each way as the widest mode
-        least = -np.inf
-        if np.isfinite(modes.elbo[0]):
-            least = modes.elbo[0] - NATS - modes.log_volumes(target).max() - target.size * np.log(_WIDER)
-        further = mirrored(target, modes).elsewhere(modes, gaussians.at_once(modes), tried, least)
-        if not len(further):
-            further = scouts.elsewhere(modes, gaussians.at_once(modes), tried, least)
-        before = len(modes.elbo)
+        # images that lead nowhere do not stand in the way of scouts
+        images = mirrored(target, modes) if idle["images"] < most_idle // 2 else None
+        further, before = np.empty((0, target.size)), len(modes.elbo)
+        for found in filter(None, (images, scouts)):
+            if not len(further):
+                further = found.elsewhere(modes, gaussians.at_once(modes), tried, gaussians.least(modes))
+                of = "images" if found is images else "scouts"
         if len(further):
             apart = gaussians.worth_a_fit(further, modes)
             more = gaussians.at(further[apart], f"Gaussian elsewhere {i + 1}", fit_key, judge_key, modes)
@@ -143,7 +144,7 @@ def fit_gaussians(
             scouts = gaussians.real(send_scouts_between(target, modes, ends, numpy_rng(scout_key)), modes)
         else:
             break
-        idle = idle + 1 if len(modes.elbo) == before else 0
+        idle[of] = idle[of] + 1 if len(modes.elbo) == before else 0
     missed = None
     if modes.far and scouts is not None:
         fitted, missed = _look_at_the_rest(scouts, fitted, tried, gaussians, last_keys)
@@ -157,8 +158,8 @@ def fit_gaussians(
 
 def _first_scouts(target: Target, starts: Starts, key: PRNGKeyArray) -> Scouts:
     """From all over, and from draws that are known."""
-    number = _SCOUTS - len(starts.points) if target.size <= _FEW else 0
-    more = numpy_rng(key).uniform(-2, 2, (max(0, number), target.size))
+    number = _SCOUTS if target.size <= _FEW else _FEWER_SCOUTS
+    more = numpy_rng(key).uniform(-2, 2, (max(0, number - len(starts.points)), target.size))
     return send_scouts(target, np.concatenate([starts.points, more]), starts.draws)
 
 
@@ -216,6 +217,13 @@ class _Gaussians(NamedTuple):
         best = modes.gaussians[0]
         ways = [np.stack([best.loc, point]) for point in points]
         return np.array([not is_joined(self.target, way, best.scale_tril, LEFT_OUT) for way in ways])
+
+    def least(self, modes: Fitted) -> float:
+        """The log density below which there is next to nothing, were that three times as wide each way as any mode."""
+        if not np.isfinite(modes.elbo[0]):
+            return -np.inf
+        widest = modes.log_volumes(self.target).max() + self.target.size * np.log(_WIDER)
+        return float(modes.elbo[0] - NATS - widest)
 
     def at_once(self, modes: Fitted) -> int:
         """Fitted elsewhere in a round."""
