@@ -12,7 +12,7 @@ import thalweg as tw
 from thalweg import problems
 from thalweg.distributions import Mixture
 from thalweg.infer import checked_settings
-from thalweg.ladder import Budget, Climb
+from thalweg.ladder import Budget, Climb, _ascent
 from thalweg.ladder._ascent import Ascent
 from thalweg.ladder._fits import fit_gaussians
 from thalweg.ladder._rungs import (
@@ -371,10 +371,13 @@ def test_a_model_that_tells_nothing_of_its_groups_is_not_non_centred():
     assert not NonCentred().is_due(ascent(bent()))
 
 
-@pytest.mark.parametrize(("even", "fits"), [(True, 1), (False, 2)])
-def test_a_flow_goes_further_unless_its_weights_are_all_but_even(monkeypatch, even, fits):
+@pytest.mark.parametrize(("even", "dear", "fits"), [(True, 50, 1), (False, 50, 2), (False, 1, 1)])
+def test_a_flow_goes_further_unless_its_weights_are_all_but_even_or_fair_where_steps_are_dear(
+    monkeypatch, even, dear, fits
+):
     climb = ascent(bent())
     monkeypatch.setattr(WeighedDraws, "are_even", even)
+    monkeypatch.setattr(_ascent, "_DEAR", dear)
     before = len(climb.steps_taken)
     assert Flow().climb(climb, KEY).verdict.ok
     assert len(climb.steps_taken) - before == fits

@@ -47,6 +47,11 @@ fair: in 13 fits of three models, k-hat .42 to .77, corrected means were within 
 3.3 %."""
 
 
+_DEAR, _FAIR_FLOW = 50, 0.8
+"""Coordinates from which a flow with so large a share of its draws effective goes no further. On 89 coordinates of a
+hierarchy 500 steps left 83 and 90 % effective at two seeds, 2,500 more, of 9 s, 81 % of the first."""
+
+
 class Look(NamedTuple):
     """What raw weights say: k-hat, the effective share of the draws, whether they are all but even."""
 
@@ -208,7 +213,9 @@ class Ascent:
             return self.finish(reached)
         weighed = weigh(reached.flow, self.target, self.weigh_key, POOL)
         # on a funnel in ten dimensions flows with 90 to 93 % effective lacked 1.5 % of the mass
-        if weighed.are_even:
+        look = Look.at(weighed.log_weights)
+        fair = self.target.size > _DEAR and look.khat < _FAIR_KHAT and look.share > _FAIR_FLOW
+        if weighed.are_even or fair:
             posterior = self.finish(reached, weighed)
             if posterior.verdict.ok or self.budget.is_over:
                 return posterior
