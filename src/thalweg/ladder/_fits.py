@@ -120,20 +120,20 @@ def fit_gaussians(
     gaussians = _Gaussians(target, budget, steps, kind, starts.points[0])
     elbo, fitted = gaussians.first(starts, fit_key, judge_key)
     modes, tried = fitted.modes(), np.empty((0, target.size))
-    idle, of = {"images": 0, "scouts": 0}, "scouts"
+    idle = {"images": 0, "scouts": 0}
     scouts = None if budget.is_over else gaussians.real(_first_scouts(target, starts, scout_key), modes)
     for i, round_key in enumerate(split_on_host(else_key, _MOST_ROUNDS)):
         most_idle = _MOST_IDLE if modes.far else _MOST_IDLE_ALONE
         if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle["scouts"] >= most_idle:
             break
         scout_key, fit_key, judge_key = split_on_host(round_key, 3)
-        # images that lead nowhere do not stand in the way of scouts
-        images = mirrored(target, modes) if idle["images"] < most_idle // 2 else None
-        further, before = np.empty((0, target.size)), len(modes.elbo)
-        for found in filter(None, (images, scouts)):
-            if not len(further):
-                further = found.elsewhere(modes, gaussians.at_once(modes), tried, gaussians.least(modes))
-                of = "images" if found is images else "scouts"
+        known = modes, gaussians.at_once(modes), tried, gaussians.least(modes)
+        further, of, before = np.empty((0, target.size)), "images", len(modes.elbo)
+        # those that lead nowhere do not stand in the way of scouts
+        if idle["images"] < most_idle // 2:
+            further = mirrored(target, modes).elsewhere(*known)
+        if not len(further):
+            further, of = scouts.elsewhere(*known), "scouts"
         if len(further):
             apart = gaussians.worth_a_fit(further, modes)
             more = gaussians.at(further[apart], f"Gaussian elsewhere {i + 1}", fit_key, judge_key, modes)
