@@ -26,6 +26,7 @@ from pathlib import Path
 from benchmarks._record import RESULTS, commit, write
 
 SUITES = ("problems", "posteriordb", "regressions", "gym")
+SEEDS = (0, 1, 2)
 DRAWS = {"problems": 20_000}
 ROOT = Path(__file__).parents[1]
 LIMIT = 3600
@@ -279,7 +280,7 @@ def main():
     parser.add_argument("--suite", nargs="*", choices=SUITES, default=SUITES)
     parser.add_argument("--only", nargs="*", default=[], help="names of cells")
     parser.add_argument("--methods", nargs="*", default=[], help="thalweg, or names of benchmarks._competitors.METHODS")
-    parser.add_argument("--seeds", nargs="*", type=int, default=(0, 1, 2))
+    parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
     chosen = parser.parse_args()
     for suite in chosen.suite:
         _run(suite, chosen.only, chosen.seeds, chosen.methods or COMPETITORS.get(suite, ("thalweg",)))
