@@ -29,7 +29,7 @@ from thalweg.posterior import Posterior, load
 from thalweg.posterior import preload as preload_arviz
 from thalweg.report import preload as preload_report
 from thalweg.report import report as write_report
-from thalweg.run import Evaluations, Interrupted
+from thalweg.run import Evaluations, Interrupted, insist
 from thalweg.targets import Target, from_file
 
 UNTRUSTED, BAD_INPUT, INTERRUPTED = 3, 2, 130
@@ -120,7 +120,8 @@ def _answer(command: Callable[..., None]) -> Callable[..., None]:
         status = BAD_INPUT
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            return command(*arguments, **options)
+            with insist():
+                return command(*arguments, **options)
         except Interrupted:
             sentence, status = "interrupted; the same command with --resume goes on from here", INTERRUPTED
         except KeyboardInterrupt:

@@ -127,6 +127,23 @@ def test_a_run_of_another_language(guest, tmp_path, pytestconfig):
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
 
 
+SWALLOWS = """
+import gc, os, signal
+def at_collection(phase, info):
+    if phase == "start" and at_collection in gc.callbacks:
+        gc.callbacks.remove(at_collection)
+        os.kill(os.getpid(), signal.SIGTERM)  # what its handler raises here is printed, and goes no further
+gc.callbacks.append(at_collection)
+gc.collect()
+"""
+
+
+def test_an_interruption_that_a_garbage_collection_swallowed_comes_again(tmp_path):
+    model = tmp_path / "model.py"
+    model.write_text(SWALLOWS + BANANA.read_text())
+    assert call("infer", model, "--out", tmp_path / "run", status=130)[1].endswith("thalweg: interrupted\n")
+
+
 @pytest.mark.slow
 def test_interrupted_then_resumed_to_the_same_bits(tmp_path):
     first, whole = tmp_path / "a", tmp_path / "b"

@@ -4,6 +4,7 @@ from thalweg.run._checkpoint import Checkpoint
 from thalweg.run._limit import Evaluations, Limit
 from thalweg.run._progress import Progress
 from thalweg.run._run import AbstractJittedProcess, AbstractProcess, RunResult, run
+from thalweg.run._signals import insist
 from thalweg.run._status import Interrupted, Status
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Progress",
     "RunResult",
     "Status",
+    "insist",
     "run",
 ]

@@ -1,6 +1,8 @@
 """SIGINT and SIGTERM ask a run to stop at the next pause; a second one stops it at once."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,3 +42,30 @@ def listen() -> Iterator[StopRequest]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+_AGAIN = 0.05
+"""Seconds after which a lost interruption is sent once more: whatever lost it has returned by then."""
+
+
+@contextmanager
+def insist() -> Iterator[None]:
+    """Inside, a KeyboardInterrupt that was raised where Python can only report it comes again, as another SIGTERM.
+
+    JAX's callback at garbage collection is such a place, and so are finalisers: without this, one Ctrl-C in a hundred
+    only prints "Exception ignored in". Where SIGTERM has been made to raise, and on the main thread only.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            return before(unraisable)
+        again = threading.Timer(_AGAIN, os.kill, (os.getpid(), signal.SIGTERM))
+        again.daemon = True
+        return again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
