@@ -14,6 +14,7 @@ from thalweg.ladder._ascent import FURTHER_STEPS, STEPS, Ascent, Look, is_fair, 
 from thalweg.ladder._axes import independent_axes
 from thalweg.ladder._fits import MANY, Reached, fit_flow, fit_gaussians, gaussian_weights
 from thalweg.ladder._mixture import weigh_components
+from thalweg.ladder._powers import Powers
 from thalweg.ladder._tempered import temper
 from thalweg.objectives import ForwardKL
 from thalweg.posterior import Posterior, charts_of, follow, metric_of
@@ -108,6 +109,33 @@ class NonCentred(AbstractRung):
             return None
         ascent.move(there, modes, gaussian)
         return _weigh_gaussian(ascent, weigh_key)
+
+    def is_enough(self, posterior: Posterior) -> bool:
+        """Fair weights."""
+        return is_fair(posterior)
+
+
+class HeavyTails(AbstractRung):
+    r"""An affine map of Student-t's whose tails fall as the target's do, where those fall as a power of the distance.
+
+    Layers that are linear far out cannot make them of a lighter base. Source: Laszkiewicz, Lederer and Fischer 2022.
+    """
+
+    name = "heavy tails"
+
+    def is_due(self, ascent: Ascent) -> bool:
+        """Unless there are modes apart, or so many coordinates that chains are sooner right."""
+        return not ascent.has_modes and ascent.target.size <= MANY
+
+    def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
+        """Look far out; fit it if tails are heavy."""
+        look_key, fit_key = split_on_host(key, 2)
+        gaussian = ascent.modes.gaussians[0]
+        base = Powers.of(ascent.target, gaussian, numpy_rng(look_key)).base()
+        if base is None:
+            return None
+        affine = make_flow("gaussian", ascent.target.size, **gaussian.parameters).bijection
+        return ascent.fit(Transformed(base, affine), "of Student-t's with the log density's tails", fit_key)
 
     def is_enough(self, posterior: Posterior) -> bool:
         """Fair weights."""
@@ -340,6 +368,7 @@ class GaussianAgain(AbstractRung):
 RUNGS: tuple[AbstractRung, ...] = (
     BestGaussian(),
     NonCentred(),
+    HeavyTails(),
     Flow(),
     Refit(Flow),
     Chains(BestGaussian, NonCentred, Flow, Refit),
