@@ -20,6 +20,8 @@ _NAMES = {"imh": "independence Metropolis-Hastings", "neutra": "Hamiltonian Mont
 _BRIDGE_DRAWS = 10_000
 _MOST_DOUBLINGS, _ENOUGH, _ENOUGH_SHARE = 8, 2000, 0.2
 _DOUBTFUL, _SLACK = 0.7, 1.5
+_PACED, _LEAST_EXCESS = 2, 1e-6
+"""Doublings from which their pace is known; what R-hat exceeds 1 by at least."""
 _LOOKED_AT, _MOST_BLUR = 256, 0.25
 
 
@@ -54,8 +56,12 @@ def run_chains(
         chains = independence_chains(flow, target, (start.u, start.log_q), length, first_key, bounds)
     else:
         chains = latent_chains(flow, target, start.u, length, first_key, bounds)
+    excesses: list[float] = []
     for left, more_key in zip(range(_MOST_DOUBLINGS, 0, -1), more_keys, strict=True):
-        if bounds.is_over or _is_enough(chains.draws) or _is_hopeless(chains.draws, left):
+        worst, ess = convergence(chains.draws)
+        excesses.append(worst - 1)
+        enough = worst <= LARGEST_RHAT and ess >= min(_ENOUGH, _ENOUGH_SHARE * chains.draws[..., 0].size)
+        if bounds.is_over or enough or _is_hopeless(excesses, left):
             break
         chains = chains.longer(more_key, bounds)
     sentence = (
@@ -65,14 +71,14 @@ def run_chains(
     return Refined(chains, sentence)
 
 
-def _is_enough(draws: np.ndarray) -> bool:
-    worst, ess = convergence(draws)
-    return worst <= LARGEST_RHAT and ess >= min(_ENOUGH, _ENOUGH_SHARE * draws[..., 0].size)
+def _is_hopeless(excesses: list[float], doublings: int) -> bool:
+    """Whether even the longest chains would disagree, by what R-hat has exceeded 1 by, from doubling to doubling.
 
-
-def _is_hopeless(draws: np.ndarray, doublings: int) -> bool:
-    """Whether R-hat is so large that even the longest chains would disagree: what it exceeds 1 by falls as 1 / n."""
-    return convergence(draws)[0] - 1 > _SLACK * (LARGEST_RHAT - 1) * 2**doublings
+    That falls as 1 / n at best; later as fast as it has fallen so far.
+    """
+    first, last, done = max(excesses[0], _LEAST_EXCESS), excesses[-1], len(excesses) - 1
+    pace = 0.5 if done < _PACED else max(0.5, (max(last, 0.0) / first) ** (1 / done))
+    return last * pace**doublings > _SLACK * (LARGEST_RHAT - 1)
 
 
 def _blurred(target: Target, rows: np.ndarray) -> str | None:
