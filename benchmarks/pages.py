@@ -98,8 +98,8 @@ The nearest on each, with those that two standard errors do not tell from it; wh
   scores come along, so nothing is inverted while they train; scoring other people's draws is what is dear.
 - **Fast to score, one after another to draw**: `maf`, `maf-spline`. For densities of data rather than for inference.
 - **Few numbers**: `planar` and `radial` bend the Gaussian one direction at a time; `sylvester` several at once.
-- **Tails**: every flow starts from a Student-t of max(30, 3 d) degrees of freedom. Where a posterior's tails are heavier,
-  `tw.distributions.TrainableStudentT` as the base of a flow built by hand learns its own.
+- **Tails**: every flow starts from a Student-t of max(30, 3 d) degrees of freedom. Where a posterior's tails fall as a power, "auto" reads the power off the log
+  density and begins with Student-t's of that; `tw.distributions.TrainableStudentT` as the base of a flow built by hand learns its own.
 - **Many dimensions, few correlations**: `tw.distributions.LowRankNormal` instead of the full Gaussian.
 
 {origin(record)}
