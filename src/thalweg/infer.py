@@ -60,9 +60,9 @@ def infer(
     A full-rank Gaussian is fitted first, by natural gradients from several starts; a flow on top of it follows, by
     path gradients of the reverse KL. With "auto" the flow (RealNVP; a spline for one parameter) is left out where the
     Gaussian's importance weights are good already, a NumPyro model is non-centred where that fits better, tails that
-    fall as a power get Student-t's, separate modes get a mixture (many of them one spline flow, which learns from tempered particles), and where the weights
-    cannot be trusted in the end Markov chains go on from the flow (`Posterior.refine`). All randomness comes from
-    `seed`.
+    fall as a power get Student-t's, separate modes get a mixture (many of them one spline flow, which learns from
+    tempered particles), and where the weights cannot be trusted in the end Markov chains go on from the flow
+    (`Posterior.refine`). All randomness comes from `seed`.
 
     Args:
         target: from `from_function`, `from_likelihood`, `from_numpyro`, `from_pymc` or `from_stan`.
