@@ -10,7 +10,7 @@ from jax.scipy.stats import t as student
 import thalweg as tw
 from thalweg.distributions import StudentT, TrainableStudentT
 from thalweg.ladder._modes import Mode
-from thalweg.ladder._powers import Powers
+from thalweg.ladder._powers import Powers, base_of
 
 TRIL = np.array([[1.0, 0.0], [0.6, 0.5]])
 
@@ -31,17 +31,19 @@ def test_independent_tails():
     found = powers(lambda x: student.logpdf(x[0], 1.5) + student.logpdf(x[1], 4.0, 2.0, 3.0))
     np.testing.assert_allclose(found.along, [2.5, 5.0], rtol=0.02)
     assert abs(found.out - 7.5) < 0.3
-    base = found.base()
+    np.testing.assert_allclose(found.degrees(), [1.5, 4.0], rtol=0.04)
+    base = base_of(found.degrees(), 2)
     assert isinstance(base, TrainableStudentT)
-    np.testing.assert_allclose(base.degrees_of_freedom, [1.5, 4.0], rtol=0.04)
+    np.testing.assert_allclose(base.degrees_of_freedom, found.degrees(), rtol=1e-6)
 
 
 def test_joint_tails():
     found = powers(joint, scale_tril=TRIL)
     np.testing.assert_allclose([*found.along, found.out], 3.5, rtol=0.02)
-    base = found.base()
+    assert abs(found.degrees() - 1.5) < 0.05
+    base = base_of(found.degrees(), 2)
     assert isinstance(base, StudentT)
-    assert abs(base.degrees_of_freedom - 1.5) < 0.05
+    assert base.degrees_of_freedom == found.degrees()
 
 
 def test_one_tail_of_one_side():
@@ -49,7 +51,7 @@ def test_one_tail_of_one_side():
     found = powers(lambda x: cauchy.logpdf(x[0]) - jnp.logaddexp(0.0, -3 * x[0]) + norm.logpdf(x[1]))
     assert abs(found.along[0] - 2.0) < 0.02
     assert found.along[1] > 100
-    np.testing.assert_allclose(found.base().degrees_of_freedom, [1.0, 30.0], rtol=0.04)
+    np.testing.assert_allclose(found.degrees(), [1.0, 30.0], rtol=0.04)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_one_tail_of_one_side():
     ids=["normal", "exponential", "20 degrees of freedom", "no number far out", "improper", "bounded"],
 )
 def test_none_is_heavy(log_density):
-    assert powers(log_density).base() is None
+    assert powers(log_density).degrees() is None
 
 
 @pytest.mark.parametrize("target", ["joint", "independent"])

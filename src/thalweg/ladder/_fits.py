@@ -325,11 +325,28 @@ def _look_at_the_rest(
     return fitted, missed
 
 
-def gaussian_weights(target: Target, gaussian: Mode, rng: np.random.Generator, n: int = 10_000) -> np.ndarray | None:
-    """Log importance weights, up to a constant, of the flow "gaussian", without compiling it; None if one is NaN."""
-    d, nu = target.size, tail_degrees_of_freedom(target.size)
-    z = rng.standard_normal((n, d)) * np.sqrt(nu / rng.chisquare(nu, (n, 1)))
-    log_q = -0.5 * (nu + d) * np.log1p((z**2).sum(1) / nu)
+def affine_weights(
+    target: Target, gaussian: Mode, rng: np.random.Generator, degrees: np.ndarray | None = None, n: int = 10_000
+) -> np.ndarray | None:
+    """Log importance weights, up to a constant, of a Student-t in a Gaussian's place, without compiling it.
+
+    Args:
+        target: p.
+        gaussian: the place and its scale.
+        rng: of the draws.
+        degrees: of freedom: one number; or (d,) for independent ones; None for those of the flow "gaussian".
+        n: how many draws.
+
+    Returns:
+        (n,), or None if one is NaN.
+    """
+    d = target.size
+    nu = np.asarray(tail_degrees_of_freedom(d) if degrees is None else degrees)
+    z = rng.standard_normal((n, d)) * np.sqrt(nu / rng.chisquare(nu, (n, d) if nu.ndim else (n, 1)))
+    if nu.ndim:
+        log_q = (-0.5 * (nu + 1) * np.log1p(z**2 / nu)).sum(1)
+    else:
+        log_q = -0.5 * (nu + d) * np.log1p((z**2).sum(1) / nu)
     log_p = log_density_of_rows(target, gaussian.loc + z @ gaussian.scale_tril.T).astype(float)
     log_weights = log_p - log_q
     return None if np.isnan(log_weights).any() or not np.isfinite(log_weights.max()) else log_weights

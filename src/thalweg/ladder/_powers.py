@@ -50,17 +50,18 @@ class Powers(NamedTuple):
         power = np.median(fall, axis=1) / np.log(_FAR / _NEAR)
         return cls(power[:-1].reshape(2, d).min(0), float(power[-1]))
 
-    def base(self) -> StudentT | TrainableStudentT | None:
-        r"""A Student-t whose tails fall likewise; None where none is heavy, or one is no density's.
+    def degrees(self) -> np.ndarray | None:
+        r"""Degrees of freedom of Student-t's whose tails fall likewise; None where none is heavy, or one no density's.
 
-        The d-dimensional one falls as $r^{-(\nu + d)}$ along a coordinate as on the way out; independent ones as
-        $r^{-(\nu_j + 1)}$, and on the way out as all of these together.
+        The d-dimensional one, of one number, falls as $r^{-(\nu + d)}$ along a coordinate as on the way out;
+        independent ones, of d numbers, as $r^{-(\nu_j + 1)}$, and on the way out as all of these together.
         """
         d = len(self.along)
         together = d > 1 and math.isclose(self.out, self.along.max(), rel_tol=_ALIKE)
-        degrees = np.minimum(self.along - 1, _LIGHT) if not together else np.array([self.out - d])
-        if not 0 < degrees.min() <= _LARGEST:
-            return None
-        if together:
-            return StudentT((d,), max(float(degrees[0]), _LEAST))
-        return TrainableStudentT((d,), np.maximum(degrees, _LEAST))
+        nu = np.asarray(self.out - d) if together else np.minimum(self.along - 1, _LIGHT)
+        return np.asarray(np.maximum(nu, _LEAST)) if 0 < nu.min() <= _LARGEST else None
+
+
+def base_of(degrees: np.ndarray, size: int) -> StudentT | TrainableStudentT:
+    """That Student-t, or those, on R^size."""
+    return TrainableStudentT((size,), degrees) if degrees.ndim else StudentT((size,), float(degrees))
