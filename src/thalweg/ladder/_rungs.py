@@ -12,7 +12,7 @@ from thalweg.fit import Fit
 from thalweg.flows import make_flow
 from thalweg.ladder._ascent import FURTHER_STEPS, STEPS, Ascent, Look, is_fair, is_good
 from thalweg.ladder._axes import independent_axes
-from thalweg.ladder._fits import MANY, Reached, fit_flow, fit_gaussians, affine_weights
+from thalweg.ladder._fits import MANY, Reached, affine_weights, fit_flow, fit_gaussians
 from thalweg.ladder._mixture import weigh_components
 from thalweg.ladder._powers import Powers, base_of
 from thalweg.ladder._tempered import temper
@@ -130,7 +130,7 @@ class HeavyTails(AbstractRung):
         return not ascent.has_modes and ascent.target.size <= MANY
 
     def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
-        """Look far out; fit it if tails are heavy, and such tails tell: the weights are better before anything is fit."""
+        """Look far out; fit it if tails are heavy, and weights are better by them before any fit."""
         look_key, fit_key = split_on_host(key, 2)
         target, gaussian, rng = ascent.target, ascent.modes.gaussians[0], numpy_rng(look_key)
         degrees = Powers.of(target, gaussian, rng).degrees()
