@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.scipy.stats import norm
+from jax.scipy.stats import t as student
 
 import thalweg as tw
 from thalweg import problems
@@ -15,6 +16,7 @@ from thalweg.infer import checked_settings
 from thalweg.ladder import Budget, Climb, _ascent
 from thalweg.ladder._ascent import Ascent
 from thalweg.ladder._fits import fit_gaussians
+from thalweg.ladder._powers import Powers
 from thalweg.ladder._rungs import (
     RUNGS,
     BestGaussian,
@@ -23,6 +25,7 @@ from thalweg.ladder._rungs import (
     FlowEachMode,
     GaussianAgain,
     GaussianEachMode,
+    HeavyTails,
     NonCentred,
     Particles,
     Refit,
@@ -381,3 +384,15 @@ def test_a_flow_goes_further_unless_its_weights_are_all_but_even_or_fair_where_s
     before = len(climb.steps_taken)
     assert Flow().climb(climb, KEY).verdict.ok
     assert len(climb.steps_taken) - before == fits
+
+
+def test_heavy_tails_that_make_no_better_weights_are_not_fitted():
+    """Eight degrees of freedom in one of two coordinates, where the Gaussian's weights are nearly even already."""
+    target = tw.from_function(
+        lambda p: student.logpdf(p["x"], 8.0) + norm.logpdf(p["y"]), {"x": tw.real(), "y": tw.real()}
+    )
+    made = ascent(target)
+    gaussian = made.modes.gaussians[0]
+    assert abs(Powers.of(target, gaussian, np.random.default_rng(0)).degrees().min() - 8) < 0.5
+    assert HeavyTails().climb(made, KEY) is None
+    assert len(made.steps_taken) == 1

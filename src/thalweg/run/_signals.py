@@ -52,8 +52,8 @@ _AGAIN = 0.05
 def insist() -> Iterator[None]:
     """Inside, a KeyboardInterrupt that was raised where Python can only report it comes again, as another SIGTERM.
 
-    JAX's callback at garbage collection is such a place, and so are finalisers: without this, one Ctrl-C in a hundred
-    only prints "Exception ignored in". Where SIGTERM has been made to raise, and on the main thread only.
+    JAX's callback at garbage collection is such a place, and so are finalisers: without this, a Ctrl-C there only
+    prints "Exception ignored in". For the main thread, where SIGTERM has been made to raise.
     """
     before = sys.unraisablehook
 
