@@ -9,7 +9,11 @@ cold         the whole command against NumPyro's NUTS
 compile      programs compiled, and 64 layers against 4
 
 All of them take about an hour on two idle cores. `--quick` is for trying: few short rounds of the first five,
-written to `.benchmarks`. `python -m benchmarks.accuracy --help` asks whether the default answer is right.
+written to `.benchmarks`. Longer ones, with options of their own (`python -m benchmarks accuracy --help`):
+
+accuracy     is the default answer right, and does it know? --suite NAME
+ablation     what each rung of "auto" is worth
+evidence     how often the 2-sigma interval of the log evidence covers the truth
 """
 
 import subprocess
@@ -17,8 +21,11 @@ import sys
 
 NAMES = ("step", "conditional", "sampling", "growth", "choose", "cold", "compile")
 QUICK = NAMES[:5]
+LONGER = ("accuracy", "ablation", "evidence")
 
 if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in LONGER:
+        raise SystemExit(subprocess.run([sys.executable, "-m", f"benchmarks.{sys.argv[1]}", *sys.argv[2:]]).returncode)
     if {"-h", "--help"} & set(sys.argv):
         sys.stdout.write(__doc__)
         raise SystemExit
@@ -27,6 +34,6 @@ if __name__ == "__main__":
     chosen = [a for a in sys.argv[1:] if a != "--quick"] or known
     unknown = [n for n in chosen if n not in known]
     if unknown:
-        raise SystemExit(f"benchmarks: `name` must be one of {', '.join(known)}, got {', '.join(unknown)}")
+        raise SystemExit(f"benchmarks: `name` must be one of {', '.join((*known, *LONGER))}, got {', '.join(unknown)}")
     for name in chosen:
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *["--quick"] * quick], check=True)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ablation [--only PROBLEM ...]`: what each rung of "auto" is worth.
+"""`python -m benchmarks ablation [--only PROBLEM ...]`: what each rung of "auto" is worth.
 
 Every problem by the defaults, then without each rung that it climbed or might have, at one seed; a cell is what
 `benchmarks.accuracy` measures, in a process of its own. One that is in the results already is not run again.

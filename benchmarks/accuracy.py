@@ -1,4 +1,4 @@
-"""`python -m benchmarks.accuracy [--suite NAME ...] [--only PROBLEM ...]`: is the default right, and does it know?
+"""`python -m benchmarks accuracy [--suite NAME ...] [--only PROBLEM ...]`: is the default right, and does it know?
 
 problems     targets with exact draws and known evidence (`thalweg.problems`)
 posteriordb  23 posteriors with reference draws; $THALWEG_DATA

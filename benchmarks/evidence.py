@@ -1,9 +1,10 @@
-"""`python -m benchmarks.evidence`: how often log evidence lies within two of its standard errors of the truth.
+"""`python -m benchmarks evidence`: how often log evidence lies within two of its standard errors of the truth.
 
 Four targets of known evidence, of one mode, bent, with heavy tails and with many modes, 50 seeds of the defaults each.
 All in one process, so that each target is compiled once; a cell that is in the results already is not run again.
 """
 
+import argparse
 import json
 
 from benchmarks._record import RESULTS, commit, write
@@ -36,6 +37,7 @@ def covered(cells):
 
 def main():
     """Measure what is missing and write after every cell."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     path = RESULTS / "evidence.json"
     cells = json.loads(path.read_text())["cells"] if path.exists() else {}
     problems = made_problems()
