@@ -15,14 +15,14 @@ from thalweg.targets import Target, value_and_score_of_rows
 
 _LOG_2PI = math.log(2 * math.pi)
 _DECAY, _DECAY_OF_SQUARES, _TINY = 0.9, 0.99, 1e-12
-_LEAST_CURVATURE, _FARTHEST, _LOOK, _FAR = 0.2, 2.0, 1.5, 1.0
+LEAST_CURVATURE, FARTHEST, _LOOK, _FAR = 0.2, 2.0, 1.5, 1.0
 """Of a step, at most so flat; the longest step of a coordinate, in sd; how far along the last step is looked, in sd, if
 that was longer than the last: along a short one, which is noise, the curvature at the mean is not that of the draws."""
-_FEWEST, _NARROWER = 0.9, 0.7
+FEWEST, NARROWER = 0.9, 0.7
 """The share of draws where there must be density; what a Gaussian is narrowed by that has too few."""
 _LOWEST = 30.0
 """A draw whose log density is lower than the median by so many interquartile ranges is none of the bulk."""
-_DROP, _DROP_IN_ERRORS = 5.0, 6.0
+DROP, DROP_IN_ERRORS = 5.0, 6.0
 """Nats, and standard errors, by which the ELBO may fall before a step is taken back."""
 
 
@@ -77,7 +77,7 @@ class MeanFieldFit(AbstractProcess[MeanFieldState]):
 
     def _step(self, state: MeanFieldState, key: PRNGKeyArray, index: int) -> tuple[MeanFieldState, float, bool]:
         loc, log_sd, moments = state
-        z, log_p, score = _seen(self.target, key, index, loc, self.n_pairs, lambda z: z * np.exp(log_sd))
+        z, log_p, score = seen(self.target, key, index, loc, self.n_pairs, lambda z: z * np.exp(log_sd))
         good = np.isfinite(log_p) & np.isfinite(score).all(axis=1)
         if not good.any():
             return state._replace(log_sd=log_sd - math.log(2)), -np.inf, False
@@ -182,7 +182,7 @@ class SketchedFit(AbstractProcess[SketchedState]):
         """The state before the first step: N(loc, factor factor')."""
         loc, factor = np.array(loc, float), np.array(factor, float)
         log_det = np.asarray(np.linalg.slogdet(factor)[1])
-        known = Known(loc, factor, log_det, np.array(-np.inf), np.array(_DROP))
+        known = Known(loc, factor, log_det, np.array(-np.inf), np.array(DROP))
         return SketchedState(loc, factor, log_det, np.zeros(len(loc)), known, np.array(1.0), np.array(-1))
 
     def advance(
@@ -196,15 +196,15 @@ class SketchedFit(AbstractProcess[SketchedState]):
         rate = float(state.trust) * self.rate * max(0.02, 1 - since / self.cool_steps) ** 2
         d, n = self.target.size, self.n_pairs
         further = state.way[None] if state.way.any() else np.empty((0, d))
-        z, log_p, score = _seen(self.target, key, index, state.loc, n, lambda z: z @ state.factor.T, further=further)
-        finite = np.logical_and(*np.split(_usual(log_p + 0.5 * (z**2).sum(1)) & np.isfinite(score).all(axis=1), 2))
+        z, log_p, score = seen(self.target, key, index, state.loc, n, lambda z: z @ state.factor.T, further=further)
+        finite = np.logical_and(*np.split(usual(log_p + 0.5 * (z**2).sum(1)) & np.isfinite(score).all(axis=1), 2))
         drawn = np.flatnonzero(finite[:n])
-        elbo, slack = -np.inf, _DROP
-        if len(drawn) >= _FEWEST * n:
+        elbo, slack = -np.inf, DROP
+        if len(drawn) >= FEWEST * n:
             both = np.concatenate([drawn, drawn + len(finite)])
             terms = log_p[both] + 0.5 * (z[both] ** 2).sum(1)
             elbo = float(terms.mean() + state.log_det + 0.5 * d * _LOG_2PI)
-            slack = max(_DROP, _DROP_IN_ERRORS * float(terms.std()) / math.sqrt(len(terms)))
+            slack = max(DROP, DROP_IN_ERRORS * float(terms.std()) / math.sqrt(len(terms)))
         if elbo == -np.inf or (elbo < state.known.elbo - state.known.slack and not state.is_known):
             return _taken_back(state), float(state.known.elbo), False
         kept = np.flatnonzero(finite)
@@ -215,12 +215,12 @@ class SketchedFit(AbstractProcess[SketchedState]):
         curved = np.linalg.solve(inner.T, (s[k:] - s[:k]) / 2).T
         along = basis.T @ curved
         size, turn = np.linalg.eigh((1 - rate) * np.eye(k) + 0.5 * rate * (along + along.T))
-        size = np.maximum(size, _LEAST_CURVATURE)
+        size = np.maximum(size, LEAST_CURVATURE)
         beside = rate * (curved - basis @ along)
         # L W, W = I + Q change: what is new has rank k
         change = (turn / np.sqrt(size)) @ turn.T @ basis.T - basis.T - (turn / size) @ turn.T @ beside.T
         factor = state.factor + (state.factor @ basis) @ change
-        shift = np.clip(mean + change.T @ (basis.T @ mean), -_FARTHEST, _FARTHEST)
+        shift = np.clip(mean + change.T @ (basis.T @ mean), -FARTHEST, FARTHEST)
         length = float(np.linalg.norm(shift)) + 1e-30
         shift = shift * min(1.0, math.sqrt(d) / (rate * length))
         length = float(np.linalg.norm(shift))
@@ -247,7 +247,7 @@ class SketchedFit(AbstractProcess[SketchedState]):
         return state, None
 
 
-def _usual(terms: np.ndarray) -> np.ndarray:
+def usual(terms: np.ndarray) -> np.ndarray:
     """Which are finite and not so low that one would count for more than all others."""
     finite = np.isfinite(terms)
     if not finite.any():
@@ -260,13 +260,13 @@ def _taken_back(state: SketchedState) -> SketchedState:
     """Where the ELBO was seen last, to go on with less trust; narrower, where that is the state itself."""
     known = state.known
     if state.is_known:
-        log_det = np.asarray(known.log_det + len(known.loc) * math.log(_NARROWER))
-        known = known._replace(factor=known.factor * _NARROWER, log_det=log_det, elbo=np.array(-np.inf))
+        log_det = np.asarray(known.log_det + len(known.loc) * math.log(NARROWER))
+        known = known._replace(factor=known.factor * NARROWER, log_det=log_det, elbo=np.array(-np.inf))
     back = {"loc": known.loc, "factor": known.factor, "log_det": known.log_det, "known": known}
     return state._replace(**back, way=np.zeros(len(known.loc)), trust=np.asarray(state.trust / 4))
 
 
-def _seen(
+def seen(
     target: Target,
     key: PRNGKeyArray,
     index: int,

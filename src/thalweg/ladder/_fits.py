@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
 from thalweg.distributions import AbstractSampler
-from thalweg.fit import Fit, GaussianFit, MeanFieldFit, SketchedFit
+from thalweg.fit import CurvatureFit, Fit, GaussianFit, MeanFieldFit, SketchedFit
 from thalweg.flows import tail_degrees_of_freedom
 from thalweg.ladder._mirror import mirrored
 from thalweg.ladder._modes import LEFT_OUT, NATS, Fitted, Mode
@@ -16,7 +16,16 @@ from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send
 from thalweg.ladder._string import is_joined
 from thalweg.objectives import ForwardKL, ReverseKL, Sum
 from thalweg.run import Checkpoint, Limit, Progress, RunResult, Status, run
-from thalweg.targets import Stack, Starts, Target, is_artefact, is_mostly_rounding, log_density_of_rows
+from thalweg.targets import (
+    Sparsity,
+    Stack,
+    Starts,
+    Target,
+    is_artefact,
+    is_mostly_rounding,
+    log_density_of_rows,
+    sparsity_of,
+)
 
 _N_STARTS, _WIDEST, _WIDER = 3, 10.0, 3.0
 _ELSEWHERE, _MORE_ELSEWHERE, _MOST_MODES, _MOST_ROUNDS, _MOST_IDLE = 3, 8, 64, 60, 6
@@ -28,7 +37,7 @@ _SCOUTS, _FEWER_SCOUTS, _FEW = 512, 128, 20
 with 0.3 of the mass 13 sd away, 128 found both at 12 of 20 seeds, 512 at 19; in 89 dimensions 512 found necks of a
 funnel, whose fits took a minute; where starts are few, as of two Gaussian processes, these alone found no mode."""
 MANY = 100
-"""Coordinates beyond which one Gaussian is fitted at a time, by sketches of its covariance."""
+"""Coordinates beyond which one Gaussian is fitted at a time: by its curvature, or by sketches of its covariance."""
 _FEWEST, _FEWEST_INSIDE = 100, 0.1
 """Draws by which a start's ELBO is judged; the share of them where there is density."""
 _SUSPECT = 1e6
@@ -117,7 +126,10 @@ def fit_gaussians(
     """
     fit_key, judge_key, else_key, *last_keys, scout_key = split_on_host(key, 8)
 
-    gaussians = _Gaussians(target, budget, steps, kind, starts.points[0])
+    begin, sparsity = starts.points[0], None
+    if target.size > MANY:
+        sparsity = sparsity_of(target, begin, numpy_rng(fit_key))
+    gaussians = _Gaussians(target, budget, steps, kind, begin, sparsity)
     elbo, fitted = gaussians.first(starts, fit_key, judge_key)
     modes, tried = fitted.modes(), np.empty((0, target.size))
     idle = {"images": 0, "scouts": 0}
@@ -172,6 +184,7 @@ class _Gaussians(NamedTuple):
         steps: at most so many each.
         kind: by which a checkpoint tells them apart.
         begin: the first start, (d,).
+        sparsity: of the Hessian, where there are many coordinates of which each meets but a few others.
     """
 
     target: Target
@@ -179,6 +192,7 @@ class _Gaussians(NamedTuple):
     steps: int
     kind: str
     begin: np.ndarray
+    sparsity: Sparsity | None
 
     def first(self, starts: Starts, key: PRNGKeyArray, judge_key: PRNGKeyArray) -> tuple[np.ndarray, Fitted]:
         """From the first starts: (the ELBO by steps, what they reached)."""
@@ -258,8 +272,11 @@ class _Gaussians(NamedTuple):
             state, steps = process.init(point, 1.0), process.steps
             alone = run(process, state, alone_key, steps=steps, name=f"{name}, each coordinate", **self._bounds).state
             point, scale_tril = alone.loc, np.diag(np.exp(alone.log_sd))
-        together = SketchedFit(self.target)
-        return run(together, together.init(point, scale_tril), key, steps=self.steps, name=name, **self._bounds)
+        if self.sparsity is not None:
+            curved = CurvatureFit(self.target, self.sparsity)
+            return run(curved, curved.init(point, scale_tril), key, steps=self.steps, name=name, **self._bounds)
+        sketched = SketchedFit(self.target)
+        return run(sketched, sketched.init(point, scale_tril), key, steps=self.steps, name=name, **self._bounds)
 
     @property
     def _bounds(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Log densities and their makers: what there is to infer, seen from R^d."""
 
 from thalweg.targets._check import check_log_density
+from thalweg.targets._curvature import Sparsity, mean_hessian, sparsity_of
 from thalweg.targets._function import from_function, from_likelihood
 from thalweg.targets._model_file import from_file
 from thalweg.targets._numpyro import as_numpyro, from_numpyro
@@ -42,6 +43,7 @@ __all__ = [
     "MappedSpace",
     "Simulator",
     "Space",
+    "Sparsity",
     "Stack",
     "Starts",
     "Support",
@@ -67,11 +69,13 @@ __all__ = [
     "is_rounding",
     "less_than",
     "log_density_of_rows",
+    "mean_hessian",
     "ordered",
     "positive",
     "positive_ordered",
     "real",
     "simplex",
+    "sparsity_of",
     "unit_vector",
     "value_and_score_of_rows",
     "zero_sum",

@@ -1,0 +1,187 @@
+"""A Gaussian of many coordinates by the mean curvature, where a few products tell it."""
+
+import math
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from thalweg._core import PRNGKeyArray
+from thalweg.fit._gaussian import has_settled, steps_of
+from thalweg.fit._sketched import DROP, DROP_IN_ERRORS, FARTHEST, FEWEST, LEAST_CURVATURE, NARROWER, seen, usual
+from thalweg.run import AbstractProcess, Status
+from thalweg.targets import Sparsity, Target, mean_hessian
+
+_LOG_2PI = math.log(2 * math.pi)
+_PRODUCTS, _MOST_PAIRS = 512, 32
+"""Hessian-vector products a step, about; antithetic pairs of draws at most."""
+_HALVINGS = 8
+"""Of a step, until the precision is positive."""
+
+
+class Place(NamedTuple):
+    """A Gaussian, and what is known of its ELBO.
+
+    Attributes:
+        loc: its mean, (d,).
+        precision: (d, d).
+        elbo: as it was seen last.
+        slack: by how much that of the next one may be lower.
+    """
+
+    loc: np.ndarray
+    precision: np.ndarray
+    elbo: np.ndarray
+    slack: np.ndarray
+
+
+class CurvatureState(NamedTuple):
+    """The state of a fit by curvature.
+
+    Attributes:
+        loc: the mean, (d,).
+        precision: (d, d).
+        known: the Gaussian before, to go back to.
+        trust: how far steps go, 1 at most.
+        cooling: the step at which cooling down began, -1 before.
+    """
+
+    loc: np.ndarray
+    precision: np.ndarray
+    known: Place
+    trust: np.ndarray
+    cooling: np.ndarray
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it stands where the ELBO was seen last."""
+        return np.array_equal(self.loc, self.known.loc)
+
+    @property
+    def scale_tril(self) -> np.ndarray:
+        """The covariance's Cholesky factor, (d, d)."""
+        # from the last coordinate to the first the precision is U U', U upper triangular, and the covariance U^-T U^-1
+        upper = np.linalg.cholesky(self.precision[::-1, ::-1])[::-1, ::-1]
+        return solve_triangular(upper, np.eye(len(upper))).T
+
+
+class CurvatureFit(AbstractProcess[CurvatureState]):
+    r"""Natural-gradient variational inference with N(m, P^-1), the Hessian of log p known from a few products.
+
+    $P \leftarrow (1 - \rho) P - \rho\, E_q[\nabla^2 \log p]$, then $m \leftarrow m + \rho\, P^{-1} E_q[\nabla \log p]$,
+    clipped; both means over antithetic draws. rho is halved until P keeps a share of what it was in all directions.
+    What lowers the ELBO beyond its noise is taken back.
+
+    It costs O(d^3) a step, whatever the sparsity. Source: Khan and Lin 2017; Khan and Rue 2023.
+
+    Args:
+        target: the log density.
+        sparsity: of its Hessian.
+        rate: rho.
+        cool_steps: steps of cooling down.
+    """
+
+    target: Target
+    sparsity: Sparsity
+    rate: float = eqx.field(static=True)
+    cool_steps: int = eqx.field(static=True)
+    chunk: ClassVar[int] = 10
+
+    def __init__(self, target: Target, sparsity: Sparsity, *, rate: float = 0.5, cool_steps: int = 40) -> None:
+        self.target, self.sparsity, self.rate, self.cool_steps = target, sparsity, rate, cool_steps
+
+    @property
+    def n_pairs(self) -> int:
+        """Antithetic pairs of draws a step."""
+        return max(4, min(_MOST_PAIRS, _PRODUCTS // (2 * len(self.sparsity.directions))))
+
+    def init(self, loc: np.ndarray, scale_tril: np.ndarray) -> CurvatureState:
+        """The state before the first step: N(loc, scale_tril scale_tril')."""
+        loc = np.array(loc, float)
+        inverse = solve_triangular(np.asarray(scale_tril, float), np.eye(len(loc)), lower=True)
+        precision = inverse.T @ inverse
+        known = Place(loc, precision, np.array(-np.inf), np.array(DROP))
+        return CurvatureState(loc, precision, known, np.array(1.0), np.array(-1))
+
+    def advance(
+        self, state: CurvatureState, key: PRNGKeyArray, first: int, n: int
+    ) -> tuple[CurvatureState, dict[str, np.ndarray]]:
+        """Steps."""
+        return steps_of(self._step, state, key, first, n)
+
+    def _step(self, state: CurvatureState, key: PRNGKeyArray, index: int) -> tuple[CurvatureState, float, bool]:
+        since = max(0, index - int(state.cooling)) if state.cooling >= 0 else 0
+        rate = float(state.trust) * self.rate * max(0.02, 1 - since / self.cool_steps) ** 2
+        lower, d = np.linalg.cholesky(state.precision), self.target.size
+
+        def spread(z: np.ndarray) -> np.ndarray:
+            return solve_triangular(lower, z.T, lower=True, trans=1).T
+
+        z, log_p, score = seen(self.target, key, index, state.loc, self.n_pairs, spread)
+        terms = log_p + 0.5 * (z**2).sum(1)
+        # of an antithetic pair both, or the mean score has the noise of one alone
+        finite = np.tile(np.logical_and(*np.split(usual(terms) & np.isfinite(score).all(axis=1), 2)), 2)
+        if finite.mean() < FEWEST:
+            return _taken_back(state), float(state.known.elbo), False
+        terms, drawn = terms[finite], (state.loc + spread(z[finite]))
+        elbo = float(terms.mean() - np.log(np.diagonal(lower)).sum() + 0.5 * d * _LOG_2PI)
+        curvature = -mean_hessian(self.target, self.sparsity, drawn)
+        is_lower = elbo < state.known.elbo - state.known.slack and not state.is_known
+        if is_lower or not np.isfinite(curvature).all():
+            return _taken_back(state), float(state.known.elbo), False
+        rate, precision = _between(state.precision, curvature, rate)
+        newton = np.linalg.cholesky(precision)
+        shift = solve_triangular(newton, score[finite].mean(0), lower=True)
+        shift = np.clip(shift, -FARTHEST, FARTHEST)
+        shift *= min(1.0, math.sqrt(d) / (rate * float(np.linalg.norm(shift)) + 1e-30))
+        slack = max(DROP, DROP_IN_ERRORS * float(terms.std()) / math.sqrt(len(terms)))
+        new = CurvatureState(
+            state.loc + rate * solve_triangular(newton, shift, lower=True, trans=1),
+            precision,
+            Place(state.loc, state.precision, np.array(elbo), np.array(slack)),
+            np.asarray(min(1.0, 2 * float(state.trust))),
+            state.cooling,
+        )
+        return new, elbo, True
+
+    def review(
+        self, state: CurvatureState, history: dict[str, np.ndarray], *, steps: int, hurry: bool
+    ) -> tuple[CurvatureState, Status | None]:
+        """Cool down once the ELBO has settled; stop when cool."""
+        done, start = len(history["elbo"]), int(state.cooling)
+        if start >= 0:
+            return state, (Status.CONVERGED if done >= start + self.cool_steps else None)
+        if has_settled(history["elbo"], self.chunk) or hurry or done >= steps - self.cool_steps:
+            state = state._replace(cooling=np.array(done))
+        return state, None
+
+
+def _between(old: np.ndarray, new: np.ndarray, rate: float) -> tuple[float, np.ndarray]:
+    """(how far, and where) from one precision on the way to another: not flatter than a share of it in any direction.
+
+    Along the draws a log density may curve upwards.
+    """
+    for _ in range(_HALVINGS):
+        found = (1 - rate) * old + rate * new
+        if _is_positive(found - LEAST_CURVATURE * old):
+            return rate, found
+        rate /= 2
+    return rate, old
+
+
+def _is_positive(matrix: np.ndarray) -> bool:
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def _taken_back(state: CurvatureState) -> CurvatureState:
+    """Where the ELBO was seen last, to go on with less trust; narrower, where that is the state itself."""
+    known = state.known
+    if state.is_known:
+        known = known._replace(precision=known.precision / NARROWER**2, elbo=np.array(-np.inf))
+    trust = np.asarray(state.trust / 4)
+    return state._replace(loc=known.loc, precision=known.precision, known=known, trust=trust)
