@@ -529,4 +529,15 @@ def main() -> None:
         if words:  # without, the help has been printed
             sys.stderr.write(f"thalweg: {words}; see thalweg --help\n")
         status = BAD_INPUT
-    sys.exit(status)
+    _leave(status or 0)
+
+
+def _leave(status: int) -> None:
+    """End without waiting: a thread that still imports or compiles, for what nobody asks any more, may hang or abort.
+
+    What there is to write has been written and closed by then.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    os._exit(status)

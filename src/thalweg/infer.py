@@ -21,6 +21,7 @@ from thalweg._core import (
     check_positive_int,
     counted,
     counting,
+    no_longer_than_this,
     one_blas_thread,
     precision,
     requirement,
@@ -70,8 +71,8 @@ def infer(
             all), or a distribution on R^d built by hand, which is fitted as it is.
         seed: an int or a JAX key.
         budget: seconds for the fit, or `Evaluations(n)` of the log density, which is the same on every machine. What
-            the verdict asks for comes on top: 10,000 draws, and where their weights are good about 100,000 evaluations
-            more, to see whether chains and tails lead beyond them. None for no bound.
+            the verdict asks for comes on top: some 30,000 evaluations, and where weights are good 50,000 to 250,000
+            more, to see whether chains and tails lead beyond the draws. None for no bound.
         init: where to start: a point, name -> constrained value; or draws, name -> (m, *shape), an ArviZ DataTree
             (another method's posterior) or a `Posterior`: the Gaussian begins with their mean and covariance, and
             modes are looked for from some of them too. By default 0. Random points in [-2, 2]^d are tried beside it.
@@ -103,13 +104,14 @@ def infer(
     _check_mesh(mesh, n_draws)
     dtype, began = settings["dtype"], time.monotonic()
     settings["seed"] = seed if isinstance(seed, int) else str(np.asarray(jax.random.key_data(as_key(seed))))
-    with precision(dtype), Progress(show=progress) as bar, counting(), contextlib.ExitStack() as blas:
+    with precision(dtype), Progress(show=progress) as bar, counting(), contextlib.ExitStack() as inside:
         limit = Limit.of(budget)
+        inside.enter_context(no_longer_than_this())
         target = target.in_default_precision()
         init = None if init is None else from_datatree(_draws_of(init), target.names)
         if isinstance(flow, str) and flow in ("auto", "gaussian"):
             _prepare(target)
-        blas.enter_context(one_blas_thread(of_numpy=target.size <= MANY))
+        inside.enter_context(one_blas_thread(of_numpy=target.size <= MANY))
         target, starts, climb_key = _start(target, as_key(seed), init)
         kept = None
         if checkpoint is not None:
@@ -184,7 +186,8 @@ def prepare_each(
         if isinstance(begun[i], ValueError):
             raise begun[i]
         target, starts, key = begun[i]
-        return Climb(target, dict(settings), key, budget, None).run(flow, starts, rungs.get(i))
+        with no_longer_than_this():
+            return Climb(target, dict(settings), key, budget, None).run(flow, starts, rungs.get(i))
 
     return [functools.partial(finish, i) for i in range(len(targets))]
 

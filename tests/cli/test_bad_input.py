@@ -24,8 +24,9 @@ NUMPYRO = "import numpyro\nimport numpyro.distributions as dist\n"
 
 @pytest.fixture(autouse=True)
 def _as_users_write(monkeypatch):
-    """Users' files promote types and ranks; and no compile cache is left behind by a test."""
+    """Users' files promote types and ranks; no test leaves a compile cache behind, or ends the process."""
     monkeypatch.setattr(thalweg.cli, "_compile_fast", lambda: None)
+    monkeypatch.setattr(thalweg.cli, "_leave", sys.exit)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
 

@@ -1,6 +1,8 @@
 """Seeds of every kind; the wording of checks; precision as a context; guests that are not there."""
 
 import re
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -127,3 +129,39 @@ def test_an_error_of_work_done_ahead_is_left_to_whoever_needs_it():
     with core.precision("float32"):
         core.ahead(work)()
     assert seen == [jnp.float32]
+
+
+def test_work_done_ahead_calls_no_user_s_function_once_it_is_over():
+    called, go_on = [], threading.Event()
+
+    def work():
+        with core.one_at_a_time():
+            called.append("in time")
+        go_on.wait()
+        with core.one_at_a_time():
+            called.append("too late")
+
+    with core.no_longer_than_this():
+        wait = core.ahead(work)
+        while not called:
+            time.sleep(0.001)
+    go_on.set()
+    wait()
+    assert called == ["in time"]
+
+
+def test_a_call_that_is_going_on_when_it_is_over_is_waited_for():
+    events = []
+
+    def work():
+        with core.one_at_a_time():
+            events.append("begun")
+            time.sleep(0.2)
+            events.append("ended")
+
+    with core.no_longer_than_this():
+        core.ahead(work)
+        while not events:
+            time.sleep(0.001)
+    events.append("over")
+    assert events == ["begun", "ended", "over"]

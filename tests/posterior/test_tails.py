@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.scipy import stats as jstats
+from jax.scipy.special import gammaln
 from numpyro import distributions
 from scipy import stats
 from scipy.special import logsumexp
@@ -137,6 +138,28 @@ def test_what_rounding_alone_puts_in_a_tail_is_not_there():
         target = tw.from_function(log_density, {"x": tw.real(2)})
         told = look_at_tails(target, u * [np.sqrt(10), 1], float(N), np.random.default_rng(1)).told
         assert (told is not None) == is_told, of.__name__
+
+
+def test_beyond_where_counts_are_lost_nothing_is_known():
+    """Counts given a concentration c: beyond 1e18 c + 20 is c, and the log density a constant, smooth and too high."""
+    counts = np.random.default_rng(2).multinomial(20, [0.5, 0.3, 0.15, 0.05], size=10).astype(float)
+    shares = np.array([0.5, 0.3, 0.15, 0.05])
+
+    def log_density(p, counts):
+        c = p["c"]
+        lost = gammaln((c * shares)[None] + counts) - gammaln(c * shares)[None]
+        return jstats.cauchy.logpdf(c, 0, 10.0) + 10 * (gammaln(c) - gammaln(c + 20.0)) + lost.sum()
+
+    target = tw.from_function(log_density, {"c": tw.positive()}, counts)
+    log_c = np.linspace(-5, 25, 30_001)
+    log_p = stats.cauchy.logpdf(np.exp(log_c), 0, 10) + log_c
+    log_p += stats.dirichlet_multinomial.logpmf(counts.astype(int), np.exp(log_c)[:, None, None] * shares, 20).sum(1)
+    share = np.exp(log_p - logsumexp(log_p))
+    rng = np.random.default_rng(0)
+    u = rng.choice(log_c, 10_000, p=share)[:, None]
+    look = look_at_tails(target, u, 10_000.0, rng)
+    assert look.told is None
+    assert look.missing < 1e-3
 
 
 def test_the_dispersion_of_counts():

@@ -57,7 +57,7 @@ def test_history_state_and_status():
 def test_interrupted_and_resumed_to_the_same_bits(tmp_path):
     whole = run(Walk(SCALE), START, KEY, steps=50)
     file = tmp_path / "c.thalweg"
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match="fit: stopped by SIGINT; the checkpoint has been written"):
         run(Walk(SCALE, signal_at=24), START, KEY, steps=50, checkpoint=Checkpoint(file, {"seed": 3}))
     resumed = run(Walk(SCALE), START, KEY, steps=50, checkpoint=Checkpoint(file, {"seed": 3}, resume=True))
     np.testing.assert_array_equal(resumed.history["elbo"], whole.history["elbo"])
@@ -70,7 +70,7 @@ def test_interrupted_and_resumed_to_the_same_bits(tmp_path):
 
 def test_signal_without_checkpoint_and_handlers_restored():
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match=r"^fit: stopped by SIGINT$"):
         run(Walk(SCALE, signal_at=8), START, KEY, steps=50)
     assert signal.getsignal(signal.SIGINT) is before
     assert issubclass(Interrupted, KeyboardInterrupt)

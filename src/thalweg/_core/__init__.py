@@ -1,6 +1,6 @@
 """What every room may use: array types, checks, trees, batching, roots, precision, files and their registry."""
 
-from thalweg._core._ahead import ahead, one_at_a_time
+from thalweg._core._ahead import ahead, no_longer_than_this, one_at_a_time
 from thalweg._core._angles import wrap_angle
 from thalweg._core._batching import in_pieces, over_batch
 from thalweg._core._blas import one_blas_thread
@@ -60,6 +60,7 @@ __all__ = [
     "key_words",
     "log_sum_exp",
     "named_on_host",
+    "no_longer_than_this",
     "numpy_rng",
     "one_at_a_time",
     "one_blas_thread",

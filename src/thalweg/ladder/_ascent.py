@@ -169,7 +169,8 @@ class Ascent:
 
     def _shares(self, posterior: Posterior) -> tuple[ModeShare, ...]:
         """Of the corrected draws, those in each place apart; none where there is one place."""
-        if len(self.modes.elbo) < 2 or posterior.log_evidence is None or posterior.target is not self.target:
+        unknown = posterior.log_evidence is None or posterior.target is not self.target
+        if len(self.modes.elbo) < 2 or unknown or (self.budget.is_over and not posterior.verdict.ok):
             return ()
         try:
             u = posterior.resample_unconstrained(_COUNTED, seed=self.weigh_key).astype(float)
@@ -241,7 +242,7 @@ class Ascent:
 
     def _missed(self, flow: AbstractSampler) -> str | None:
         """A sentence where the flow leaves out what is known of otherwise."""
-        known = missed_mode(self.target, flow, self.modes, self.weigh_key)
+        known = missed_mode(self.target, flow, self.modes, self.weigh_key, briefly=self.budget.is_over)
         return known or (None if self.draws is None else missed_draws(self.target, flow, self.draws, self.weigh_key))
 
     def best_gaussian(self) -> Reached:

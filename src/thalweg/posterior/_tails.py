@@ -19,7 +19,8 @@ _FINEST, _FARTHEST = -2.5, 3.0
 _OUTWARD = float(np.log10(7.0))
 """And of those on the way out: to e^7 times the draw's distance."""
 _SUSPECT = 10.0
-"""Nats above the draw in a line's middle, from which the log density may be but rounding."""
+"""Nats above the draw in a line's middle, from which the log density may be but rounding; and below it, down to which
+the mass of a tail counts."""
 _INSIDE = 0.998
 """The share of the draws within the bound beyond which mass is looked for."""
 _MOST_MISSING, _MOST_TOGETHER, _SIGMAS = 0.003, 0.02, 2.5
@@ -151,16 +152,17 @@ def _look(
         offsets = np.sort(np.hstack([rows[:, [j]] + scale[j] * _offsets(_FARTHEST, per_decade), among]), axis=1)
         lines = np.repeat(rows[:, None], offsets.shape[1], axis=1)
         lines[:, :, j] = offsets
-        log_p, distance = _densities(target, lines, rows, own), np.abs(lines[:, :, j] - middle[j])
+        distance = np.abs(lines[:, :, j] - middle[j])
+        log_p = _densities(target, lines, rows, own, distance > bounds[j])
         found.append([*_chance(log_p, offsets, distance > bounds[j]), *_chance(log_p, offsets, distance > ends[j])])
     chance, errors, beyond, beyond_error = np.array(found).T
     offsets = _offsets(_OUTWARD, per_decade)
     lines = middle + np.exp(offsets)[:, None] * (rows - middle)[:, None]
     distance, bound = (np.linalg.norm((x - middle) / scale, axis=-1) for x in (lines, u))
+    is_out = distance > np.quantile(bound, _INSIDE)
     # the volume grows as the d-th power of the distance, in its logarithm
-    log_p = _densities(target, lines, rows, own) + u.shape[1] * offsets
-    offsets = np.broadcast_to(offsets, log_p.shape)
-    out, out_error = _chance(log_p, offsets, distance > np.quantile(bound, _INSIDE))
+    log_p = _densities(target, lines, rows, own, is_out) + u.shape[1] * offsets
+    out, out_error = _chance(log_p, np.broadcast_to(offsets, log_p.shape), is_out)
     return _Look(
         where,
         chance - (1 - _INSIDE),
@@ -175,26 +177,41 @@ def _offsets(farthest: float, per_decade: int) -> np.ndarray:
     return np.concatenate([-one_way[::-1], [0.0], one_way])
 
 
-def _densities(target: Target, lines: np.ndarray, draws: np.ndarray, own: np.ndarray) -> np.ndarray:
+def _densities(target: Target, lines: np.ndarray, draws: np.ndarray, own: np.ndarray, beyond: np.ndarray) -> np.ndarray:
     """Log p at points on lines, (rows, points, d) to (rows, points); -inf where it is no number, or an artefact.
 
-    That is looked at where it is far above what it is, `own`, at the draws that the lines go through.
+    That is looked at where it is far above what it is, `own`, at the draws that the lines go through; and `beyond`
+    most draws, where it would count. Further out on a line than an artefact nothing is known: where counts are lost
+    beside a concentration, say, the log density is smooth again, and too high.
     """
     lines = lines.astype(jnp.result_type(float))
     found = np.asarray(log_density_of_rows(target, lines.reshape(-1, lines.shape[-1])), float).reshape(lines.shape[:2])
     found = np.where(np.isfinite(found), found, -np.inf)
-    if (high := found > own[:, None] + _SUSPECT).any():
-        found[high] = np.where(is_rounding(target, lines[high]), -np.inf, found[high])
-        found[_artefacts(target, lines.astype(float), draws, found > own[:, None] + _SUSPECT)] = -np.inf
+    counts = beyond & (found > own[:, None] - _SUSPECT)
+    if (high := counts | (found > own[:, None] + _SUSPECT)).any():
+        false = np.zeros_like(high)
+        false[high] = is_rounding(target, lines[high])
+        away = np.linalg.norm(lines.astype(float) - draws[:, None], axis=-1)
+        found[_outwards(false, away)] = -np.inf
+        false = _artefacts(target, lines.astype(float), away, found > own[:, None] + _SUSPECT)
+        found[_outwards(false, away)] = -np.inf
     return found
 
 
-def _artefacts(target: Target, lines: np.ndarray, draws: np.ndarray, high: np.ndarray) -> np.ndarray:
+def _outwards(marked: np.ndarray, away: np.ndarray) -> np.ndarray:
+    """Marked points of lines, and all that are further out on their side of the draw, which is where `away` is 0."""
+    draw, number = away.argmin(axis=1)[:, None], np.arange(marked.shape[1])
+    right = np.maximum.accumulate(marked & (number >= draw), axis=1)
+    left = np.maximum.accumulate((marked & (number <= draw))[:, ::-1], axis=1)[:, ::-1]
+    return right | left
+
+
+def _artefacts(target: Target, lines: np.ndarray, away: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Which points are of high stretches that rounding makes, as one sees at their ends towards the draws."""
     # the stretches by row, first point and last
     padded = np.pad(high, ((0, 0), (1, 1)))
     (rows, first), (_, after) = np.nonzero(padded[:, 1:] & ~padded[:, :-1]), np.nonzero(padded[:, :-1] & ~padded[:, 1:])
-    last, away = after - 1, np.linalg.norm(lines - draws[:, None], axis=-1)
+    last = after - 1
     # the neighbour that is nearer to the draw, which is in no stretch itself
     away = np.pad(away, ((0, 0), (1, 1)), constant_values=np.inf)
     on_the_left = away[rows, first] < away[rows, last + 2]

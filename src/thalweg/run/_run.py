@@ -185,7 +185,8 @@ def run(
             if stop:
                 if checkpoint is not None:
                     checkpoint.put(name, state, history, finished=status.name if status else None)
-                raise Interrupted(stop.signal)
+                kept = "" if checkpoint is None else "; the checkpoint has been written"
+                raise Interrupted(f"{name}: stopped by {stop.name}{kept}")
             if checkpoint is not None and now - last_write > checkpoint.every:
                 checkpoint.put(name, state, history, finished=None)
                 last_write = now

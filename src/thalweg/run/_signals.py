@@ -19,6 +19,11 @@ class StopRequest:
         """True once a signal has come."""
         return self.signal is not None
 
+    @property
+    def name(self) -> str:
+        """Of the signal that has come."""
+        return "" if self.signal is None else signal.Signals(self.signal).name
+
 
 @contextmanager
 def listen() -> Iterator[StopRequest]:

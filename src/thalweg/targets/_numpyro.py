@@ -39,7 +39,7 @@ from thalweg.targets._target import Target
 @contextlib.contextmanager
 def _usual_promotion() -> Iterator[None]:
     """NumPyro and its users' models are written for JAX's default promotion rules, and for one thread."""
-    with one_at_a_time, jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with one_at_a_time(), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
 

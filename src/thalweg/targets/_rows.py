@@ -122,10 +122,11 @@ def is_rounding(target: Target, u: np.ndarray) -> np.ndarray:
 
     So it is, say, where a density inverts a matrix that is all but singular; without bound, and a fit climbs there.
     """
-    here = log_density_of_rows(target, u)
+    here, wide = log_density_of_rows(target, u), u.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        moved = here - log_density_of_rows(target, u.astype(np.float64) * (1 + _LAST_DIGIT))
-    return np.isfinite(here) & ~(np.abs(moved) <= 1)
+        # by chance it may be the same one way
+        moved = [np.abs(here - log_density_of_rows(target, wide * (1 + way * _LAST_DIGIT))) for way in (1, -1)]
+    return np.isfinite(here) & ~(np.maximum(*moved) <= 1)
 
 
 def is_mostly_rounding(target: Target, u: np.ndarray) -> bool:

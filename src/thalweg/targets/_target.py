@@ -36,7 +36,7 @@ class _InTurn:
     function: Callable[..., Any]
 
     def __call__(self, *arguments: Any) -> Any:
-        with one_at_a_time:
+        with one_at_a_time():
             return self.function(*arguments)
 
 
