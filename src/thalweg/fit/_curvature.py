@@ -5,7 +5,6 @@ from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from thalweg._core import PRNGKeyArray
 from thalweg.fit._gaussian import has_settled, steps_of
@@ -63,7 +62,7 @@ class CurvatureState(NamedTuple):
         """The covariance's Cholesky factor, (d, d)."""
         # from the last coordinate to the first the precision is U U', U upper triangular, and the covariance U^-T U^-1
         upper = np.linalg.cholesky(self.precision[::-1, ::-1])[::-1, ::-1]
-        return solve_triangular(upper, np.eye(len(upper))).T
+        return _solve(upper.T, np.eye(len(upper)))
 
 
 class CurvatureFit(AbstractProcess[CurvatureState]):
@@ -99,7 +98,7 @@ class CurvatureFit(AbstractProcess[CurvatureState]):
     def init(self, loc: np.ndarray, scale_tril: np.ndarray) -> CurvatureState:
         """The state before the first step: N(loc, scale_tril scale_tril')."""
         loc = np.array(loc, float)
-        inverse = solve_triangular(np.asarray(scale_tril, float), np.eye(len(loc)), lower=True)
+        inverse = _solve(np.asarray(scale_tril, float), np.eye(len(loc)))
         precision = inverse.T @ inverse
         known = Place(loc, precision, np.array(-np.inf), np.array(DROP))
         return CurvatureState(loc, precision, known, np.array(1.0), np.array(-1))
@@ -116,7 +115,7 @@ class CurvatureFit(AbstractProcess[CurvatureState]):
         lower, d = np.linalg.cholesky(state.precision), self.target.size
 
         def spread(z: np.ndarray) -> np.ndarray:
-            return solve_triangular(lower, z.T, lower=True, trans=1).T
+            return _solve(lower, z.T, transposed=True).T
 
         z, log_p, score = seen(self.target, key, index, state.loc, self.n_pairs, spread)
         terms = log_p + 0.5 * (z**2).sum(1)
@@ -132,12 +131,12 @@ class CurvatureFit(AbstractProcess[CurvatureState]):
             return _taken_back(state), float(state.known.elbo), False
         rate, precision = _between(state.precision, curvature, rate)
         newton = np.linalg.cholesky(precision)
-        shift = solve_triangular(newton, score[finite].mean(0), lower=True)
+        shift = _solve(newton, score[finite].mean(0))
         shift = np.clip(shift, -FARTHEST, FARTHEST)
         shift *= min(1.0, math.sqrt(d) / (rate * float(np.linalg.norm(shift)) + 1e-30))
         slack = max(DROP, DROP_IN_ERRORS * float(terms.std()) / math.sqrt(len(terms)))
         new = CurvatureState(
-            state.loc + rate * solve_triangular(newton, shift, lower=True, trans=1),
+            state.loc + rate * _solve(newton, shift, transposed=True),
             precision,
             Place(state.loc, state.precision, np.array(elbo), np.array(slack)),
             np.asarray(min(1.0, 2 * float(state.trust))),
@@ -155,6 +154,13 @@ class CurvatureFit(AbstractProcess[CurvatureState]):
         if has_settled(history["elbo"], self.chunk) or hurry or done >= steps - self.cool_steps:
             state = state._replace(cooling=np.array(done))
         return state, None
+
+
+def _solve(lower: np.ndarray, b: np.ndarray, *, transposed: bool = False) -> np.ndarray:
+    """A lower triangular matrix's inverse, or its transpose's, times b."""
+    from scipy.linalg import solve_triangular  # 0.2 s, which `import thalweg` shall not cost
+
+    return solve_triangular(lower, b, lower=True, trans=int(transposed))
 
 
 def _between(old: np.ndarray, new: np.ndarray, rate: float) -> tuple[float, np.ndarray]:

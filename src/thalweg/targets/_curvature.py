@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import sparse
 
 from thalweg._core import Array, count, in_pieces, over_batch, rows_jit
 from thalweg.targets._target import Target
@@ -124,11 +123,10 @@ def _coloured(entries: np.ndarray) -> Sparsity | None:
     others = np.flatnonzero(met <= 2 * _MOST)
     if len(many) >= _MOST or not len(others):
         return None
-    inner = sparse.csr_array(entries[np.ix_(others, others)])
-    shared = sparse.csr_array(inner.astype(np.int32) @ inner.astype(np.int32))
+    inner = entries[np.ix_(others, others)]
     colour = np.full(len(others), -1)
-    for i in range(len(others)):
-        taken = set(colour[shared.indices[shared.indptr[i] : shared.indptr[i + 1]]].tolist())
+    for i, met_by in enumerate(inner):
+        taken = set(colour[inner[met_by].any(axis=0)].tolist())
         colour[i] = next(c for c in range(len(others) + 1) if c not in taken)
     n = len(many) + int(colour.max()) + 1
     if n > _MOST:
