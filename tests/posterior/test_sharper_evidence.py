@@ -2,11 +2,15 @@
 
 import jax
 import numpy as np
-from jax.scipy.stats import logistic, norm
+from jax.scipy.stats import logistic, norm, t
 
 import thalweg as tw
+from thalweg._core import precision
 from thalweg.diagnostics import log_mean_exp
-from thalweg.posterior import with_sharper_evidence
+from thalweg.distributions import Transformed
+from thalweg.flows import make_flow
+from thalweg.ladder._powers import base_of
+from thalweg.posterior import make_posterior, with_sharper_evidence
 from thalweg.run import Evaluations, Limit
 
 KEY = jax.random.key(1)
@@ -55,3 +59,19 @@ def test_the_error_of_a_bent_flow_holds_what_its_checks_do_not_see():
     assert noise < 0.004
     assert np.isclose(error, np.hypot(noise, 0.003), rtol=0.05)
     assert abs(posterior.log_evidence.value) < 3 * error
+
+
+def test_the_error_of_an_exact_fit_holds_the_rounding_of_its_density():
+    loc, scale = np.linspace(-2, 2, 10), np.logspace(-1, 1, 10)
+
+    def log_density(p, data):
+        return t.logpdf(p["x"], 2.5, data["loc"], data["scale"]).sum()
+
+    with precision("float32"):
+        target = tw.from_function(log_density, {"x": tw.real(10)}, {"loc": loc, "scale": scale}).in_default_precision()
+        affine = make_flow("gaussian", 10, loc=loc, scale_tril=np.diag(scale)).bijection
+        flow = Transformed(base_of(np.full(10, 2.5), 10), affine)
+        told = {"dtype": "float32", "trace": {}, "settings": {}, "steps_taken": ()}
+        found = [make_posterior(flow, target, seed=seed, **told).log_evidence for seed in range(8)]
+    assert min(e.standard_error for e in found) < 1e-5
+    assert max(abs(e.value) / e.standard_error for e in found) < 3
