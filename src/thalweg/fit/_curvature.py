@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 
 from thalweg._core import PRNGKeyArray
-from thalweg.fit._gaussian import has_settled, steps_of
+from thalweg.fit._gaussian import cool_down, steps_of
 from thalweg.fit._sketched import DROP, DROP_IN_ERRORS, FARTHEST, FEWEST, LEAST_CURVATURE, NARROWER, seen, usual
 from thalweg.run import AbstractProcess, Status
 from thalweg.targets import Sparsity, Target, mean_hessian
@@ -148,12 +148,7 @@ class CurvatureFit(AbstractProcess[CurvatureState]):
         self, state: CurvatureState, history: dict[str, np.ndarray], *, steps: int, hurry: bool
     ) -> tuple[CurvatureState, Status | None]:
         """Cool down once the ELBO has settled; stop when cool."""
-        done, start = len(history["elbo"]), int(state.cooling)
-        if start >= 0:
-            return state, (Status.CONVERGED if done >= start + self.cool_steps else None)
-        if has_settled(history["elbo"], self.chunk) or hurry or done >= steps - self.cool_steps:
-            state = state._replace(cooling=np.array(done))
-        return state, None
+        return cool_down(state, history["elbo"], self.chunk, self.cool_steps, now=hurry, steps=steps)
 
 
 def _solve(lower: np.ndarray, b: np.ndarray, *, transposed: bool = False) -> np.ndarray:

@@ -127,13 +127,7 @@ class GaussianFit(AbstractProcess[GaussianState]):
         self, state: GaussianState, history: dict[str, np.ndarray], *, steps: int, hurry: bool
     ) -> tuple[GaussianState, Status | None]:
         """Cool down once the best ELBO has settled; stop when cool."""
-        done, elbo = len(history["elbo"]), history["elbo"]
-        start = int(state.cooling)
-        if start >= 0:
-            return state, (Status.CONVERGED if done >= start + self.cool_steps else None)
-        if has_settled(elbo, self.chunk) or hurry or done >= steps - self.cool_steps:
-            state = state._replace(cooling=np.array(done))
-        return state, None
+        return cool_down(state, history["elbo"], self.chunk, self.cool_steps, now=hurry, steps=steps)
 
 
 def _elbo(log_p: np.ndarray, z: np.ndarray, tril: np.ndarray) -> np.ndarray:
@@ -200,6 +194,27 @@ def has_settled(elbo: np.ndarray, chunk: int) -> bool:
     """Whether the ELBO of the last steps is that of those before; a chunk's worth of each, after one more."""
     recent = elbo[-2 * chunk :]
     return len(elbo) >= 3 * chunk and bool(np.isfinite(recent).all()) and _gain(recent) < 0.02
+
+
+def cool_down(
+    state: Any, elbo: np.ndarray, chunk: int, cool_steps: int, *, now: bool, steps: int
+) -> tuple[Any, Status | None]:
+    """(the state, cooling down once the ELBO has settled, or `now`; converged when it is cool, else None).
+
+    Args:
+        state: with a field `cooling`, the step at which that began, -1 before.
+        elbo: one number a step so far.
+        chunk: steps between two looks.
+        cool_steps: steps of cooling down.
+        now: not to wait.
+        steps: so many at most.
+    """
+    done, start = len(elbo), int(state.cooling)
+    if start >= 0:
+        return state, (Status.CONVERGED if done >= start + cool_steps else None)
+    if has_settled(elbo, chunk) or now or done >= steps - cool_steps:
+        state = state._replace(cooling=np.array(done))
+    return state, None
 
 
 def _gain(elbo: np.ndarray) -> float:

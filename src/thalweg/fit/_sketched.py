@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core import PRNGKeyArray, key_words
-from thalweg.fit._gaussian import has_settled, steps_of
+from thalweg.fit._gaussian import cool_down, steps_of
 from thalweg.run import AbstractProcess, Status
 from thalweg.targets import Target, value_and_score_of_rows
 
@@ -239,12 +239,7 @@ class SketchedFit(AbstractProcess[SketchedState]):
         self, state: SketchedState, history: dict[str, np.ndarray], *, steps: int, hurry: bool
     ) -> tuple[SketchedState, Status | None]:
         """Cool down once the ELBO has settled; stop when cool."""
-        done, start = len(history["elbo"]), int(state.cooling)
-        if start >= 0:
-            return state, (Status.CONVERGED if done >= start + self.cool_steps else None)
-        if has_settled(history["elbo"], self.chunk) or hurry or done >= steps - self.cool_steps:
-            state = state._replace(cooling=np.array(done))
-        return state, None
+        return cool_down(state, history["elbo"], self.chunk, self.cool_steps, now=hurry, steps=steps)
 
 
 def usual(terms: np.ndarray) -> np.ndarray:
