@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -18,6 +19,7 @@ from scipy.special import gammaln
 import thalweg as tw
 from flows_by_name import FAST, check_improves_on_the_gaussian
 from helpers import count_compiles
+from thalweg import problems
 from thalweg._core import precision
 from thalweg.bijections import Affine, Hyper, TriangularAffine
 from thalweg.distributions import Augmented, StandardNormal, Transformed
@@ -481,3 +483,28 @@ def test_a_log_density_that_closes_over_numpy_arrays(log_density, truth):
         for dtype in ("float32", "float64", "float32"):
             evidence = tw.infer(target, "gaussian", dtype=dtype, progress=False).log_evidence
             assert abs(evidence.value - truth) < 5 * evidence.standard_error
+
+
+def test_a_budget_that_is_used_up_leaves_some_30_000_evaluations_for_the_verdict():
+    """From a funnel's neck chains would be followed, 50,000 evaluations a place, to see whether it is a mode."""
+    posterior = tw.infer(problems.funnel(10).target, budget=tw.Evaluations(1), progress=False)
+    assert posterior.settings["evaluations"] < 40_000
+    assert not posterior.verdict.ok
+
+
+def test_once_it_has_returned_no_thread_of_it_calls_the_model(monkeypatch):
+    go_on, called, threads = threading.Event(), [], []
+
+    def late(flow, target):
+        threads.append(threading.current_thread())
+        go_on.wait()
+        called.append(target.log_density(jnp.zeros(2)))
+
+    monkeypatch.setattr(sys.modules["thalweg.infer"], "rehearse", late)
+    target = tw.from_function(lambda p: norm.logpdf(p["x"]).sum(), {"x": tw.real(2)})
+    assert tw.infer(target, progress=False).verdict.ok
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert len(threads) == 1
+    assert not called
