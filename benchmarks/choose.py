@@ -84,7 +84,7 @@ def main():
     before = json.loads(path.read_text()) if path.exists() else {}
     densities = _densities()
     cells = {k: v for k, v in before["cells"].items() if k in densities} if before.get("setting") == setting else {}
-    flows = ("gaussian", "realnvp") if QUICK else tw.FLOWS
+    flows = ("gaussian", "realnvp") if QUICK else EXACT_FLOWS
     for seed in SEEDS:
         for name, (log_density, size) in densities.items():
             for flow in flows:

@@ -179,5 +179,6 @@ def marginal_log_prob(z: Any) -> Any:
     return stats.multivariate_normal.logpdf(np.asarray(z), MARGINAL_MEAN, MARGINAL_COVARIANCE)
 
 
-# Augmented, which is not exact, has its own tests; LogProbBounds is what they ask it for
-EXPORTS = {row.export for row in ROWS} | {"Augmented", "DefensiveDraws", "LogProbBounds", "defensive_draws"}
+# those that are not exact have their own tests; LogProbBounds is what they are asked for
+AUXILIARY = {"Augmented", "ContinuouslyIndexed", "LogProbBounds"}
+EXPORTS = {row.export for row in ROWS} | AUXILIARY | {"DefensiveDraws", "defensive_draws"}

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from helpers import count_compiles, count_equations
-from thalweg.flows import FLOWS, make_flow
+from thalweg.flows import EXACT_FLOWS, FLOWS, INDEXED, make_flow
 
 LOC = np.array([1.0, -2.0, 0.5])
 FACTOR: Any = np.array([[1.2, 0, 0], [0.4, 0.7, 0], [-0.6, 0.9, 0.8]])
@@ -47,7 +47,7 @@ def test_layers_see_coordinates_along_the_axes():
         make_flow("spline", 3, axes=2 * np.eye(3))
 
 
-@pytest.mark.parametrize("name", [n for n in FLOWS if n != "bnaf"])
+@pytest.mark.parametrize("name", [n for n in EXACT_FLOWS if n != "bnaf"])
 def test_it_starts_as_its_gaussian(name):
     q = make_flow(name, 3, loc=LOC, scale_tril=FACTOR, layers=2, width=8, seed=1)
     x = 2 * np.random.default_rng(0).standard_normal((20, 3))
@@ -56,7 +56,7 @@ def test_it_starts_as_its_gaussian(name):
     np.testing.assert_allclose(eqx.filter_jit(q.log_prob)(jnp.asarray(x)), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", [n for n in FLOWS if n != "gaussian"])
+@pytest.mark.parametrize("name", [n for n in EXACT_FLOWS if n != "gaussian"])
 def test_what_is_compiled_does_not_grow_with_layers(name):
     def equations(layers):
         moving, rest = eqx.partition(make_flow(name, 3, layers=layers, width=8), eqx.is_inexact_array)
@@ -71,8 +71,15 @@ def test_what_is_compiled_does_not_grow_with_layers(name):
 @pytest.mark.parametrize("size", [1, 2])
 def test_small_sizes(name, size):
     q = make_flow(name, size, layers=2, width=4)
-    out = eqx.filter_eval_shape(lambda q: q.sample_and_log_prob(0, 5), q)
+    out = eqx.filter_eval_shape(lambda q: q.sample_and_log_q(0, 5), q)
     assert [leaf.shape for leaf in out] == [(5, size), (5,)]
+
+
+@pytest.mark.parametrize("name", ["realnvp", "iaf"])
+def test_an_indexed_one_starts_as_the_flow_it_wraps(name):
+    flow, indexed = (make_flow(n, 3, loc=LOC, scale_tril=FACTOR, layers=2, seed=1) for n in (name, INDEXED + name))
+    x, log_q = eqx.filter_jit(lambda q: q.sample_and_log_q(0, 20))(indexed)
+    np.testing.assert_allclose(log_q, eqx.filter_jit(flow.log_prob)(x), rtol=1e-9)
 
 
 def test_messages():

@@ -3,6 +3,7 @@
 from thalweg import bijections, diagnostics, distributions, objectives
 from thalweg._core import FileError, register
 from thalweg.calibrate import Calibration, calibrate
+from thalweg.fit_density import fit_density
 from thalweg.flows import FLOWS, make_flow
 from thalweg.infer import infer
 from thalweg.posterior import Bound, Comparison, Estimate, Posterior, Verdict, compare, load
@@ -54,6 +55,7 @@ __all__ = [
     "covariance",
     "diagnostics",
     "distributions",
+    "fit_density",
     "from_file",
     "from_function",
     "from_likelihood",

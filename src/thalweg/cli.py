@@ -23,7 +23,7 @@ from rich.table import Table
 from thalweg._core import check_positive_int, requirement, write_atomically
 from thalweg.calibrate import Calibration
 from thalweg.calibrate import calibrate as calibrate_target
-from thalweg.flows import FLOWS
+from thalweg.flows import EXACT_FLOWS, FLOWS, INDEXED
 from thalweg.infer import infer as infer_posterior
 from thalweg.posterior import Posterior, load
 from thalweg.posterior import preload as preload_arviz
@@ -174,7 +174,10 @@ def infer(
     data: _Data = None,
     flow: Annotated[
         str,
-        typer.Option(help=f"{', '.join(('auto', *FLOWS[:-1]))} or {FLOWS[-1]}.", autocompletion=_complete_flow),
+        typer.Option(
+            help=f"{', '.join(('auto', *EXACT_FLOWS[:-1]))} or {EXACT_FLOWS[-1]}; all but the first two also after {INDEXED}.",
+            autocompletion=_complete_flow,
+        ),
     ] = "auto",
     steps: Annotated[int | None, typer.Option(help="The most steps of the flow's fit.")] = None,
     seed: _Seed = 0,

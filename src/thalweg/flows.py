@@ -30,43 +30,46 @@ from thalweg.bijections import (
     TriangularAffine,
     random_orthogonal,
 )
-from thalweg.distributions import StudentT, Transformed
+from thalweg.distributions import ContinuouslyIndexed, StudentT, Transformed
 
 Rng = np.random.Generator
 
 
-def _coupling_pairs(transformer: AbstractTransformer) -> Callable[..., AbstractBijection]:
+Layers = list[AbstractBijection]
+Build = Callable[[int, int, Rng, dict[str, Any]], Layers]
+"""(size, how many, rng, the networks' sizes) -> layers, alike in structure."""
+
+
+def _coupling_pairs(transformer: AbstractTransformer) -> Build:
     """Layers in pairs: a random half is moved, then the other one; the next pair halves anew.
 
     All layers are alike, the permutation before each says what it moves, so that one layer is all that is compiled.
     """
 
-    def build(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
+    def build(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> Layers:
         other_half = np.roll(np.arange(size), -(size // 2))
         orders = [other_half if i % 2 else rng.permutation(size) for i in range(layers)]
-        return Scan([Chain([Permutation(o), Coupling(size, transformer, seed=rng, **network)]) for o in orders])
+        return [Chain([Permutation(o), Coupling(size, transformer, seed=rng, **network)]) for o in orders]
 
     return build
 
 
-def _nice_orth(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
+def _nice_orth(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> Layers:
     """Additive couplings, the coordinates mixed by a fixed rotation before each."""
     additive = AdditiveTransformer()
-    return Scan(
-        [Chain([random_orthogonal(size, rng), Coupling(size, additive, seed=rng, **network)]) for _ in range(layers)]
-    )
+    return [Chain([random_orthogonal(size, rng), Coupling(size, additive, seed=rng, **network)]) for _ in range(layers)]
 
 
-def _reversed_between(layer: Callable[[int, Rng, dict[str, Any]], AbstractBijection]) -> Callable[..., Any]:
+def _reversed_between(layer: Callable[[int, Rng, dict[str, Any]], AbstractBijection]) -> Build:
     """Layers that see their coordinates in an order, which is reversed between them."""
 
-    def build(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
-        return Scan([Chain([Permutation(np.arange(size)[::-1]), layer(size, rng, network)]) for _ in range(layers)])
+    def build(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> Layers:
+        return [Chain([Permutation(np.arange(size)[::-1]), layer(size, rng, network)]) for _ in range(layers)]
 
     return build
 
 
-def _autoregressive(transformer: AbstractTransformer, *, inverse: bool) -> Callable[..., AbstractBijection]:
+def _autoregressive(transformer: AbstractTransformer, *, inverse: bool) -> Build:
     """Layers that draw fast (IAF) or, inverted, score fast (MAF)."""
 
     def layer(size: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
@@ -85,14 +88,14 @@ def _triangular_spline(size: int, rng: Rng, network: dict[str, Any]) -> Abstract
     return Chain([Elementwise(size, SplineTransformer()), TriangularAffine(np.zeros(size), np.eye(size))])
 
 
-def _plain(kind: Callable[..., AbstractBijection]) -> Callable[..., AbstractBijection]:
-    def build(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> AbstractBijection:
-        return Scan([kind(size, seed=rng) for _ in range(layers)])
+def _plain(kind: Callable[..., AbstractBijection]) -> Build:
+    def build(size: int, layers: int, rng: Rng, network: dict[str, Any]) -> Layers:
+        return [kind(size, seed=rng) for _ in range(layers)]
 
     return build
 
 
-_RECIPES: dict[str, tuple[Callable[..., AbstractBijection], int]] = {
+_RECIPES: dict[str, tuple[Build, int]] = {
     "planar": (_plain(Planar), 16),
     "radial": (_plain(Radial), 16),
     "nice": (_coupling_pairs(AdditiveTransformer()), 8),
@@ -110,7 +113,11 @@ _RECIPES: dict[str, tuple[Callable[..., AbstractBijection], int]] = {
     "triangular-spline": (_reversed_between(_triangular_spline), 6),
 }
 
-FLOWS: tuple[str, ...] = ("gaussian", *_RECIPES)
+INDEXED = "cif-"
+"""Before a recipe's name: its layers, each indexed."""
+EXACT_FLOWS: tuple[str, ...] = ("gaussian", *_RECIPES)
+"""The names whose flows have a density that can be computed."""
+FLOWS: tuple[str, ...] = (*EXACT_FLOWS, *(INDEXED + name for name in _RECIPES))
 """The names that `make_flow` knows."""
 
 
@@ -129,8 +136,9 @@ def make_flow(
     layers: int | None = None,
     width: int = 32,
     depth: int = 2,
+    index_size: int = 1,
     seed: Seed = 0,
-) -> Transformed:
+) -> Transformed | ContinuouslyIndexed:
     r"""A flow by name, on R^size, that starts as N(loc, scale_tril scale_tril').
 
     Its layers, the identity at first, come before the affine map: what they learn is in the Gaussian's own coordinates.
@@ -143,7 +151,8 @@ def make_flow(
             2015, 2017), "spline" (Durkan et al. 2019); autoregressive, fast to score: "maf" (Papamakarios et al. 2017),
             "maf-spline" (Durkan et al. 2019); fast to draw: "iaf", "iaf-gated" (Kingma et al. 2016), "iaf-spline",
             "naf" (Huang et al. 2018), "bnaf" (De Cao et al. 2019; starts near the Gaussian, not as it);
-            "triangular-spline" (elementwise splines between triangular maps).
+            "triangular-spline" (elementwise splines between triangular maps). With "cif-" before any but the first, its
+            layers are indexed continuously (Caterini et al. 2021): see `ContinuouslyIndexed`.
         size: d.
         loc: mean of the Gaussian, (d,); zeros by default.
         scale_tril: its lower triangular factor, (d, d); the identity by default.
@@ -152,6 +161,7 @@ def make_flow(
         layers: how many; each recipe has its own default.
         width: of the conditioners' hidden layers.
         depth: their number.
+        index_size: of each layer's index, of a flow that has them.
         seed: an int or a JAX key.
 
     Raises:
@@ -166,8 +176,11 @@ def make_flow(
     base = StudentT((size,), tail_degrees_of_freedom(size))
     if name == "gaussian":
         return Transformed(base, affine)
-    build, default = _RECIPES[name]
-    layers = default if layers is None else check_positive_int("layers", layers)
-    stack = build(size, layers, numpy_rng(seed), {"width": width, "depth": depth})
+    build, default = _RECIPES[name.removeprefix(INDEXED)]
+    number = default if layers is None else check_positive_int("layers", layers)
+    rng = numpy_rng(seed)
+    stack = build(size, number, rng, {"width": width, "depth": depth})
     turn = [] if axes is None else [Orthogonal(axes)]
-    return Transformed(base, Chain([stack, *turn, affine]))
+    if name.startswith(INDEXED):
+        return ContinuouslyIndexed(base, stack, last=Chain([*turn, affine]), index_size=index_size, seed=rng)
+    return Transformed(base, Chain([Scan(stack), *turn, affine]))

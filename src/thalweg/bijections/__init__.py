@@ -9,7 +9,7 @@ from thalweg.bijections._curved_supports import CholeskyCorrelation, Circular, C
 from thalweg.bijections._elementwise import ActNorm, Elementwise
 from thalweg.bijections._hyper import Hyper
 from thalweg.bijections._linear import LU, Affine, Permutation, TriangularAffine, random_permutation, reverse
-from thalweg.bijections._networks import MLP, MaskedMLP
+from thalweg.bijections._networks import MLP, MaskedMLP, join_context
 from thalweg.bijections._orthogonal import Householder, Orthogonal, random_orthogonal
 from thalweg.bijections._planar_radial import Planar, Radial
 from thalweg.bijections._sigmoidal import SigmoidalTransformer
@@ -30,6 +30,7 @@ from thalweg.bijections._transformers import (
     AffineTransformer,
     GatedTransformer,
     SplineTransformer,
+    sum_slopes,
 )
 
 __all__ = [
@@ -77,7 +78,9 @@ __all__ = [
     "UnitVector",
     "Vmap",
     "ZeroSum",
+    "join_context",
     "random_orthogonal",
     "random_permutation",
     "reverse",
+    "sum_slopes",
 ]

@@ -9,6 +9,7 @@ from thalweg.distributions._distribution import (
     AbstractSampler,
     LogProbBounds,
 )
+from thalweg.distributions._indexed import ContinuouslyIndexed
 from thalweg.distributions._mixture import Mixture
 from thalweg.distributions._shaped_bases import LowRankNormal, Normal, TrainableStudentT, UniformBox
 from thalweg.distributions._transformed import Transformed
@@ -18,6 +19,7 @@ __all__ = [
     "AbstractDistribution",
     "AbstractSampler",
     "Augmented",
+    "ContinuouslyIndexed",
     "DefensiveDraws",
     "LogProbBounds",
     "LowRankNormal",

@@ -204,11 +204,13 @@ class AbstractAuxiliaryDistribution(AbstractSampler):
     def _log_ratio(self, u: Array, z: Array, context: Array | None) -> Scalar:
         return self._log_joint(z, u, context) - self._log_reverse(u, z, context)
 
-    def _importance_log_prob(self, key: PRNGKeyArray, z: Array, n: int, context: Array | None) -> Scalar:
-        def term(key: PRNGKeyArray) -> Scalar:
-            return self._log_ratio(self._sample_reverse(key, z, context), z, context)
+    def _sample_log_ratio(self, key: PRNGKeyArray, z: Array, context: Array | None) -> Scalar:
+        """Log q(z, u) - log r(u | z) of a draw u ~ r."""
+        return self._log_ratio(self._sample_reverse(key, z, context), z, context)
 
-        return jax.nn.logsumexp(jax.vmap(term)(jax.random.split(key, n))) - jnp.log(n)
+    def _importance_log_prob(self, key: PRNGKeyArray, z: Array, n: int, context: Array | None) -> Scalar:
+        terms = jax.vmap(lambda own: self._sample_log_ratio(own, z, context))(jax.random.split(key, n))
+        return jax.nn.logsumexp(terms) - jnp.log(n)
 
     def sample_with_bounds(
         self, seed: Seed, shape: int | Shape = (), n: int = 64, context: Float[Array, "..."] | None = None

@@ -157,16 +157,28 @@ class Fit(AbstractJittedProcess[FitState]):
         if lost <= slack and dip <= noise:
             # what is on its way down already is no place to come back to
             state = state._replace(safe=(state.vector, state.optimiser))
-        start, length = (int(c) for c in state.cooling[:2])
-        if start >= 0:
+        if self.is_cooling(state):
+            start, length = (int(c) for c in state.cooling[:2])
             return state, (_REASONS[int(state.cooling[2])] if done >= start + length else None)
-        length = max(1, min(round(self.cool_share * steps), steps - change))
+        length = self._cool_length(steps)
         settled = self.window is not None and _has_settled(elbo, self.window)
         if settled or hurry or done >= steps - length:
-            reason = _REASONS.index(Status.CONVERGED if settled else Status.BUDGET if hurry else Status.ALL_STEPS)
-            length = min(length, max(steps - done, 1)) if not hurry else max(1, min(length, done // 2))
-            state = state._replace(cooling=jnp.asarray(np.array([done, length, reason], np.int32)))
+            reason = Status.CONVERGED if settled else Status.BUDGET if hurry else Status.ALL_STEPS
+            state = self.cooled(state, done, steps, reason, hurry=hurry)
         return state, None
+
+    def is_cooling(self, state: FitState) -> bool:
+        """Whether it is on its way to stop."""
+        return int(state.cooling[0]) >= 0
+
+    def cooled(self, state: FitState, done: int, steps: int, reason: Status, *, hurry: bool = False) -> FitState:
+        """The state that cools down from here, to stop for a reason; in a hurry, for half as long as it ran."""
+        length = self._cool_length(steps)
+        length = max(1, min(length, done // 2)) if hurry else min(length, max(steps - done, 1))
+        return state._replace(cooling=jnp.asarray(np.array([done, length, _REASONS.index(reason)], np.int32)))
+
+    def _cool_length(self, steps: int) -> int:
+        return max(1, min(round(self.cool_share * steps), steps - self.objective.steps_of_change))
 
     def _roll_back(self, state: FitState, done: int) -> tuple[FitState, Status | None]:
         vector, optimiser = state.safe
