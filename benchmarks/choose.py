@@ -77,7 +77,7 @@ def cell(log_density, size, flow, seed):
 
 def main():
     """Measure what is missing and write after every density."""
-    import thalweg as tw
+    from thalweg.flows import EXACT_FLOWS
 
     path = (TRIED if QUICK else RESULTS) / "choose.json"
     setting = {"steps": STEPS, "draws": 128}

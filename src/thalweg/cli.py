@@ -175,7 +175,7 @@ def infer(
     flow: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(('auto', *EXACT_FLOWS[:-1]))} or {EXACT_FLOWS[-1]}; all but the first two also after {INDEXED}.",
+            help=f"{', '.join(('auto', *EXACT_FLOWS[:-1]))} or {EXACT_FLOWS[-1]}; {INDEXED} before a flow indexes it.",
             autocompletion=_complete_flow,
         ),
     ] = "auto",

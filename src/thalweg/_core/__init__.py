@@ -19,7 +19,7 @@ from thalweg._core._guests import import_guest
 from thalweg._core._jit import quick_jit, quick_rows_jit, rows_jit, wide_jit
 from thalweg._core._log_sum_exp import log_sum_exp
 from thalweg._core._precision import precision, resolve_dtype
-from thalweg._core._random import as_key, from_numpy, key_words, named_on_host, numpy_rng, split_on_host
+from thalweg._core._random import as_key, from_numpy, in_precision, key_words, named_on_host, numpy_rng, split_on_host
 from thalweg._core._roots import increasing_root
 from thalweg._core._serialisation import FileError, read_file, register, write_file
 from thalweg._core._trees import Fixed, Skeleton, freeze, partition_trainable, stack_modules, trainable
@@ -56,6 +56,7 @@ __all__ = [
     "from_numpy",
     "import_guest",
     "in_pieces",
+    "in_precision",
     "increasing_root",
     "key_words",
     "log_sum_exp",

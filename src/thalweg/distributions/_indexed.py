@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from thalweg._core import (
     Array,
@@ -265,7 +264,7 @@ class ContinuouslyIndexed(AbstractAuxiliaryDistribution):
         the scores of earlier indices stay as they are.
         """
         frozen, fixed = jax.lax.stop_gradient, freeze(self.base)
-        w, log_q, noise = self._starts(key)
+        w, _, noise = self._starts(key)
 
         def log_base(w: Array) -> Array:
             return fixed._log_prob(w, None) if w.ndim == 1 else jax.vmap(fixed._log_prob, (-1, None))(w, None)

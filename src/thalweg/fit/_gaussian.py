@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import PRNGKeyArray, key_words
+from thalweg._core import PRNGKeyArray, in_precision, key_words
 from thalweg.run import AbstractProcess, Status
 from thalweg.targets import Stack, Target, value_and_score_of_rows
 
@@ -108,7 +107,7 @@ class GaussianFit(AbstractProcess[GaussianState]):
         z = np.concatenate([z, -z])
         u = state.loc[:, None] + z @ state.scale_tril.swapaxes(1, 2)
         with np.errstate(over="ignore"):  # a start that runs off is told of by what comes of it
-            flat = u.reshape(-1, self.target.size).astype(jnp.result_type(float))
+            flat = in_precision(u.reshape(-1, self.target.size))
         log_p, score = value_and_score_of_rows(self.target, flat)
         log_p, score = log_p.astype(float).reshape(u.shape[:2]), score.astype(float).reshape(u.shape)
         careful = np.ones(len(u), bool) if self.all_careful else np.arange(len(u)) % (len(u) // self.n_sets) % 2 == 0

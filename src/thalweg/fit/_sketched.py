@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import PRNGKeyArray, key_words
+from thalweg._core import PRNGKeyArray, in_precision, key_words
 from thalweg.fit._gaussian import cool_down, steps_of
 from thalweg.run import AbstractProcess, Status
 from thalweg.targets import Target, value_and_score_of_rows
@@ -275,6 +274,6 @@ def seen(
     z = z if further is None else np.concatenate([z, further])
     z = np.concatenate([z, -z])
     with np.errstate(over="ignore"):
-        rows = (loc + spread(z)).astype(jnp.result_type(float))
+        rows = in_precision(loc + spread(z))
     log_p, score = value_and_score_of_rows(target, rows)
     return z, log_p.astype(float), score.astype(float)

@@ -62,7 +62,8 @@ class Look(NamedTuple):
     @classmethod
     def at(cls, log_weights: np.ndarray | None) -> "Look":
         """At the weights of one set of draws."""
-        if log_weights is None:
+        # what is NaN or infinite is told once it is judged
+        if log_weights is None or not np.all(log_weights < np.inf) or np.isneginf(log_weights).all():
             return cls(np.inf, 0.0, even=False)
         ess = importance_ess(log_weights)
         return cls(psis(log_weights).khat, ess / len(log_weights), all_but_even(log_weights))

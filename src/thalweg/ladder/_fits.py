@@ -12,9 +12,10 @@ from thalweg.fit import CurvatureFit, Fit, GaussianFit, MeanFieldFit, SketchedFi
 from thalweg.flows import tail_degrees_of_freedom
 from thalweg.ladder._mirror import mirrored
 from thalweg.ladder._modes import LEFT_OUT, NATS, Fitted, Mode
-from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send_scouts_each, unseen
+from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send_scouts_each, suspects, unseen
 from thalweg.ladder._string import is_joined
 from thalweg.objectives import ForwardKL, ReverseKL, Sum
+from thalweg.posterior import NOT_LOOKED_FOR
 from thalweg.run import Checkpoint, Limit, Progress, RunResult, Status, run
 from thalweg.targets import (
     Sparsity,
@@ -131,13 +132,32 @@ def fit_gaussians(
         sparsity = sparsity_of(target, begin, numpy_rng(fit_key))
     gaussians = _Gaussians(target, budget, steps, kind, begin, sparsity)
     elbo, fitted = gaussians.first(starts, fit_key, judge_key)
+    if budget.is_over:
+        missed = NOT_LOOKED_FOR
+    else:
+        scouts = gaussians.real(_first_scouts(target, starts, fitted.modes(), scout_key), fitted.modes())
+        fitted, missed = _look_elsewhere(scouts, fitted, gaussians, else_key, last_keys)
+    modes = fitted.modes()
+    fits = "one fit" if len(fitted.elbo) == 1 else f"the best of {len(fitted.elbo)} fits"
+    sentence = f"{kind} Gaussian: ELBO {fitted.elbo.max():.2f} after {len(elbo)} steps, {fits}"
+    if modes.far:
+        sentence += f", which ended in {len(modes.elbo)} modes"
+    return modes, Reached(None, {"elbo": elbo}, sentence, missed=missed)
+
+
+def _look_elsewhere(
+    scouts: Scouts, fitted: Fitted, gaussians: "_Gaussians", key: PRNGKeyArray, last_keys: list[PRNGKeyArray]
+) -> tuple[Fitted, str | None]:
+    """Fits from where scouts and images lead, until they lead nowhere: (all fits, a sentence on what is left out)."""
+    target, budget = gaussians.target, gaussians.budget
     modes, tried = fitted.modes(), np.empty((0, target.size))
     idle = {"images": 0, "scouts": 0}
-    scouts = None if budget.is_over else gaussians.real(_first_scouts(target, starts, scout_key), modes)
-    for i, round_key in enumerate(split_on_host(else_key, _MOST_ROUNDS)):
+    for i, round_key in enumerate(split_on_host(key, _MOST_ROUNDS)):
         most_idle = _MOST_IDLE if modes.far else _MOST_IDLE_ALONE
-        if scouts is None or budget.is_over or len(modes.elbo) >= _MOST_MODES or idle["scouts"] >= most_idle:
+        if len(modes.elbo) >= _MOST_MODES or idle["scouts"] >= most_idle:
             break
+        if budget.is_over:
+            return fitted, NOT_LOOKED_FOR
         scout_key, fit_key, judge_key = split_on_host(round_key, 3)
         known = modes, gaussians.at_once(modes), tried, gaussians.least(modes)
         further, of, before = np.empty((0, target.size)), "images", len(modes.elbo)
@@ -157,22 +177,17 @@ def fit_gaussians(
         else:
             break
         idle[of] = idle[of] + 1 if len(modes.elbo) == before else 0
-    missed = None
-    if modes.far and scouts is not None:
-        fitted, missed = _look_at_the_rest(scouts, fitted, tried, gaussians, last_keys)
-        modes = fitted.modes()
-    fits = "one fit" if len(fitted.elbo) == 1 else f"the best of {len(fitted.elbo)} fits"
-    sentence = f"{kind} Gaussian: ELBO {fitted.elbo.max():.2f} after {len(elbo)} steps, {fits}"
-    if modes.far:
-        sentence += f", which ended in {len(modes.elbo)} modes"
-    return modes, Reached(None, {"elbo": elbo}, sentence, missed=missed)
+    return _look_at_the_rest(scouts, fitted, tried, gaussians, last_keys) if modes.far else (fitted, None)
 
 
-def _first_scouts(target: Target, starts: Starts, key: PRNGKeyArray) -> Scouts:
-    """From all over, and from draws that are known."""
-    number = _SCOUTS if target.size <= _FEW else _FEWER_SCOUTS
-    more = numpy_rng(key).uniform(-2, 2, (max(0, number - len(starts.points)), target.size))
-    return send_scouts(target, np.concatenate([starts.points, more]), starts.draws)
+def _first_scouts(target: Target, starts: Starts, modes: Fitted, key: PRNGKeyArray) -> Scouts:
+    """From all over, from draws that are known, and of few coordinates from what looks suspicious."""
+    rng, few = numpy_rng(key), target.size <= _FEW
+    more = rng.uniform(-2, 2, (max(0, (_SCOUTS if few else _FEWER_SCOUTS) - len(starts.points)), target.size))
+    known = np.empty((0, target.size)) if starts.draws is None else starts.draws
+    if few:
+        known = np.concatenate([known, suspects(target, modes, rng)])
+    return send_scouts(target, np.concatenate([starts.points, more]), known)
 
 
 class _Gaussians(NamedTuple):
@@ -210,7 +225,9 @@ class _Gaussians(NamedTuple):
     def _but_artefacts(self, fitted: Fitted, known: float) -> Fitted:
         """With an ELBO of -inf for those that rounding alone makes better than what is known."""
         locs = np.stack([g.loc for g in fitted.gaussians])
-        return fitted._replace(elbo=np.where(self._are_artefacts(locs, fitted.elbo - known), -np.inf, fitted.elbo))
+        # of nothing known anywhere, none is higher
+        higher = fitted.elbo - known if np.isfinite(known) else np.zeros(len(locs))
+        return fitted._replace(elbo=np.where(self._are_artefacts(locs, higher), -np.inf, fitted.elbo))
 
     def real(self, scouts: Scouts, modes: Fitted) -> Scouts:
         """But those that ended where rounding alone makes it higher than at the best mode."""

@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from thalweg._core import in_precision
 from thalweg.ladder._modes import NATS, Fitted
 from thalweg.ladder._scout import Scouts
 from thalweg.posterior import constrain, unconstrain
@@ -79,7 +79,7 @@ def mirrored(target: Target, modes: Fitted) -> Scouts:
     good = np.isfinite(points).all(axis=1)
     points, of_mode = points[good], of_mode[good]
     with np.errstate(over="ignore"):  # of a fit that ran off
-        rows = np.concatenate([known, points]).astype(jnp.result_type(float))
+        rows = in_precision(np.concatenate([known, points]))
     heights, log_p = np.split(log_density_of_rows(target, rows), [len(known)])
     return Scouts.of(points, np.where(log_p >= heights[of_mode] - NATS, log_p, -np.inf))
 
@@ -90,7 +90,7 @@ def _points(target: Target, images: list[_Image]) -> np.ndarray:
     left = [k for k, image in enumerate(images) if image.sites]
     if left:
         with np.errstate(over="ignore"):
-            u = points[left].astype(jnp.result_type(float))
+            u = in_precision(points[left])
         params = {name: np.array(x) for name, x in constrain(target.space, target.data, u).items()}
         for row, image in enumerate(images[k] for k in left):
             for site in image.sites:

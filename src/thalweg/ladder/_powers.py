@@ -3,9 +3,9 @@
 import math
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from thalweg._core import in_precision
 from thalweg.distributions import StudentT, TrainableStudentT
 from thalweg.ladder._modes import Mode
 from thalweg.targets import Target, log_density_of_rows
@@ -41,7 +41,7 @@ class Powers(NamedTuple):
         def log_p(r: float) -> np.ndarray:
             # along a way the other coordinates stay
             x = gaussian.loc + np.concatenate([r * ways + away * (ways == 0), r * away[None]])
-            found = log_density_of_rows(target, x.reshape(-1, d).astype(jnp.result_type(float)))
+            found = log_density_of_rows(target, in_precision(x.reshape(-1, d)))
             return np.asarray(found, float).reshape(x.shape[:-1])
 
         near, far = log_p(_NEAR), log_p(_FAR)

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from thalweg._core import in_precision
 from thalweg.ladder._modes import APART, LEAST_MASS, LEFT_OUT, Fitted
-from thalweg.targets import Stack, Target, value_and_score_of_rows
+from thalweg.targets import Stack, Target, log_density_of_rows, value_and_score_of_rows
 
 _SCOUTS, _STEPS, _MOST_STEPS = 128, 60, 180
 _LATELY, _UPHILL = 20, 1.0
@@ -17,6 +17,12 @@ _FASTER, _SLOWER, _FIRST, _LONGEST = 1.3, 0.5, 0.1, 1e6
 _SPREAD = 1.5
 _OF_A_DRAW = 0.5
 """Of the distance at which draws of many coordinates lie, so near an end is not elsewhere."""
+
+
+_LOOKED_AT, _CHOSEN, _TAILS, _WIDEST = 20_000, 128, 2.0, 1.5
+"""Points all around a Gaussian; how many of them are sent uphill; degrees of freedom of one half of them, the power of
+ten to which the other reaches. Of two normals in eight dimensions, the second with a fifth of the mass, half as wide,
+8.5 sd away, 3 to 5 in 10,000 such points lie where its slope leads to it, and next to none in [-2, 2]^8 does."""
 
 
 class Scouts(NamedTuple):
@@ -102,6 +108,26 @@ def send_scouts(target: Target, points: np.ndarray, draws: np.ndarray | None = N
     return Scouts.of(*_uphill(target, thrown if draws is None else np.concatenate([thrown, draws])))
 
 
+def suspects(target: Target, modes: Fitted, rng: np.random.Generator) -> np.ndarray:
+    """Points all around the best Gaussian at which the target is denser than what is known makes it, (k, d).
+
+    A narrow mode draws uphill only what is near it, and few points at random are. But there the log density exceeds a
+    wide Gaussian's by far, and values by themselves are cheap. In heavy tails it does too: from there the way is back.
+    """
+    d, n = target.size, _LOOKED_AT // 2
+    best = modes.gaussians[0]
+    far = 2 * rng.standard_normal((n, d)) * np.sqrt(_TAILS / rng.chisquare(_TAILS, (n, 1)))
+    box = rng.uniform(-1, 1, (n, d)) * 10 ** rng.uniform(0, _WIDEST, (n, 1))
+    points = best.loc + np.concatenate([far, box]) @ best.scale_tril.T
+    with np.errstate(all="ignore"):  # far out a log density may overflow
+        log_p = log_density_of_rows(target, in_precision(points)).astype(float)
+        excess = log_p - modes.log_density(points)
+    found = np.flatnonzero(np.isfinite(excess) & (excess > LEFT_OUT))
+    highest = found[np.argsort(-log_p[found])][: _CHOSEN // 2]
+    rest = np.setdiff1d(found, highest)
+    return points[np.concatenate([highest, rng.permutation(rest)[: _CHOSEN - len(highest)]])]
+
+
 def send_scouts_each(stack: Stack, points: list[np.ndarray]) -> list[Scouts]:
     """As `send_scouts`, for each target of a stack, from points of its own."""
     d = stack.size
@@ -148,7 +174,7 @@ def _uphill(target: Target | Stack, points: np.ndarray) -> tuple[np.ndarray, np.
     """
 
     def look(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        log_p, slope = value_and_score_of_rows(target, u.astype(jnp.result_type(float)))
+        log_p, slope = value_and_score_of_rows(target, in_precision(u))
         good = np.isfinite(log_p) & np.isfinite(slope).all(axis=1)
         return np.where(good, log_p, -np.inf), np.where(good[:, None], slope, 0).astype(float)
 

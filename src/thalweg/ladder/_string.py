@@ -1,8 +1,8 @@
 """The way between two places that stays as high as it can."""
 
-import jax.numpy as jnp
 import numpy as np
 
+from thalweg._core import in_precision
 from thalweg.targets import Target, value_and_score_of_rows
 
 _POINTS, _ROUNDS, _FIRST = 64, 60, 0.3
@@ -28,7 +28,7 @@ def is_joined(target: Target, places: np.ndarray, spread: np.ndarray, most: floa
     step = np.full(_POINTS, _FIRST)
 
     def look(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        log_p, slope = value_and_score_of_rows(target, (x @ spread.T).astype(jnp.result_type(float)))
+        log_p, slope = value_and_score_of_rows(target, in_precision(x @ spread.T))
         good = np.isfinite(log_p) & np.isfinite(slope).all(axis=1)
         return np.where(good, log_p, -np.inf), np.where(good[:, None], slope, 0).astype(float) @ spread
 

@@ -4,10 +4,9 @@ import math
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import PRNGKeyArray, key_words, numpy_rng, split_on_host
+from thalweg._core import PRNGKeyArray, in_precision, key_words, numpy_rng, split_on_host
 from thalweg.ladder._fits import Budget
 from thalweg.ladder._modes import Fitted
 from thalweg.ladder._scout import send_scouts
@@ -128,7 +127,7 @@ class TemperedParticles(AbstractProcess[TemperedState]):
         return state._replace(u=held[0], log_p=held[1], score=held[2], step=np.array(step))
 
     def _look(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        log_p, score = value_and_score_of_rows(self.target, u.astype(jnp.result_type(float)))
+        log_p, score = value_and_score_of_rows(self.target, in_precision(u))
         return log_p.astype(float), score.astype(float)
 
     def _base(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,11 +16,12 @@ from thalweg.posterior._estimates import Bound, Estimate, ModeShare
 from thalweg.posterior._leak import charts_of, follow, metric_of
 from thalweg.posterior._make import load, make_posterior, with_sharper_evidence
 from thalweg.posterior._posterior import POOL, Posterior, WeightedDraws
-from thalweg.posterior._verdict import LARGEST_RHAT, Verdict, judge
+from thalweg.posterior._verdict import LARGEST_RHAT, NOT_LOOKED_FOR, Verdict, judge
 
 __all__ = [
     "CITATION",
     "LARGEST_RHAT",
+    "NOT_LOOKED_FOR",
     "POOL",
     "Bound",
     "Compared",

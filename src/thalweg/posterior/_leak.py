@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._core import PRNGKeyArray, numpy_rng
+from thalweg._core import PRNGKeyArray, in_precision, numpy_rng
 from thalweg.distributions import AbstractAuxiliaryDistribution, AbstractSampler
 from thalweg.mcmc import LatentDensity
 from thalweg.posterior._draws import bends, constrain, pull, push, score
@@ -109,7 +109,7 @@ def missed_mass(
             break
     if rate <= _MOST_LOST or not is_seen:
         return None
-    where = target.space.describe(jnp.asarray(farthest.astype(jnp.result_type(float))), target.data)
+    where = target.space.describe(jnp.asarray(in_precision(farthest)), target.data)
     return (
         f"of chains that start at the draws and follow the log density, {rate:.1%} leave the flow (for one, near "
         f"{where}), so a part of the posterior is missed"

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from thalweg._core import in_precision
 from thalweg.targets import Target, is_artefact, is_rounding, log_density_of_rows
 
 _ROWS, _LINES, _PER_DECADE = 32, 16, 6
@@ -143,7 +143,7 @@ def _look(
     away = np.abs(u - middle)
     bounds, ends = np.quantile(away, _INSIDE, axis=0), np.abs(reach - middle).max(axis=0)
     noise = (1 - _INSIDE) / ess
-    own = np.asarray(log_density_of_rows(target, rows.astype(jnp.result_type(float))), float)
+    own = np.asarray(log_density_of_rows(target, in_precision(rows)), float)
     found, where = [], np.argsort(-bounds / scale)[:_LINES]
     levels = (np.arange(_BETWEEN * per_decade) + 0.5) / (_BETWEEN * per_decade)
     for j in where:
@@ -184,7 +184,7 @@ def _densities(target: Target, lines: np.ndarray, draws: np.ndarray, own: np.nda
     most draws, where it would count. Further out on a line than an artefact nothing is known: where counts are lost
     beside a concentration, say, the log density is smooth again, and too high.
     """
-    lines = lines.astype(jnp.result_type(float))
+    lines = in_precision(lines)
     found = np.asarray(log_density_of_rows(target, lines.reshape(-1, lines.shape[-1])), float).reshape(lines.shape[:2])
     found = np.where(np.isfinite(found), found, -np.inf)
     counts = beyond & (found > own[:, None] - _SUSPECT)

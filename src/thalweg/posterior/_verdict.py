@@ -8,13 +8,17 @@ import numpy as np
 from thalweg._core import register
 from thalweg.diagnostics import all_but_even, bulk_ess, importance_ess, khat_threshold, psis, rhat, tail_ess
 
-_LEAST_ESS = 200
+_LEAST_ESS = 500
+"""Of 10,000: as many corrected draws, chosen from four times as many, are then worth 2,000."""
 _DOUBTFUL_KHAT = 0.5
 _LEAST_SHARE_IF_DOUBTFUL = 0.1
 _LEAST_SHARE_OF_SMOOTHED = 0.5
 _LARGEST_SHIFT, _LARGEST_RATIO = 0.1, 1.1
 LARGEST_RHAT, _LEAST_CHAIN_ESS = 1.01, 400
 _REFINE_FURTHER = 'refine for longer (n=), by method="neutra" if this was not it, or fit a richer flow first'
+
+
+NOT_LOOKED_FOR = "the budget was used up before other modes were looked for"
 
 
 @register
@@ -79,7 +83,7 @@ def judge(
 
     The corrected draws pass if k-hat is below the threshold of Vehtari et al. 2024 for S draws, or the raw weights are
     all but even (`all_but_even`), and the effective sample size (the smaller of raw and smoothed weights') is at least
-    200, half of what it is after smoothing, and a tenth of the draws where k-hat exceeds 0.5 (a k-hat of 0.64 has been
+    500, half of what it is after smoothing, and a tenth of the draws where k-hat exceeds 0.5 (a k-hat of 0.64 has been
     seen with an effective share of 0.05 and a mean off by 0.18 sd). The raw draws pass if besides no mean moves by more
     than 0.1 sd, and no sd by more than a tenth, between raw and corrected.
     """
@@ -106,7 +110,9 @@ def judge(
     ok = not reasons
     shift, ratio = _movement(values, smoothed.log_weights, np.ones(n) if own is None else own)
     raw_ok = ok and shift <= _LARGEST_SHIFT and abs(math.log(ratio)) <= math.log(_LARGEST_RATIO)
-    if missed_mode:
+    if missed_mode == NOT_LOOKED_FOR:
+        advice.append("give more of the budget")
+    elif missed_mode:
         advice.append('begin at the modes (`init=`), or let flow="auto" make a mixture of them')
     if reasons and not (missed_mode and len(reasons) == 1):
         advice.append("give more steps, or a richer flow such as spline")
