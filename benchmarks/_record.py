@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,33 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def write(name: str, packages: list[str], result: dict[str, Any], *, quick: bool = False) -> Path:
-    """One JSON file with the result, printed too; a quick one never stands in for a measured one."""
-    folder = TRIED if quick else RESULTS
-    record = {
-        "name": name,
+def origin_of(packages: Iterable[str], load: float = _LOAD) -> dict[str, Any]:
+    """Commit, machine and versions; `load` is what ran beside when it began."""
+    return {
         "commit": commit(),
-        "clean": not _git("status", "--porcelain", "--", "src", "benchmarks", "examples", ":!benchmarks/results"),
+        "clean": not _git(
+            "status", "--porcelain", "--", "src", "benchmarks", "examples", "papers/*.py", ":!benchmarks/results"
+        ),
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
-            "load when it began": _LOAD,
+            "load when it began": load,
         },
         "versions": {p: importlib.metadata.version(p) for p in packages},
-        **result,
     }
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write(name: str, packages: list[str], result: dict[str, Any], *, quick: bool = False) -> Path:
+    """One JSON file with the result, printed too; a quick one never stands in for a measured one."""
+    folder = TRIED if quick else RESULTS
+    record = {"name": name, **origin_of(packages), **result}
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")

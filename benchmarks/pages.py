@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from statistics import median
 
-from benchmarks._record import RESULTS
+from benchmarks._record import RESULTS, table
 from benchmarks.accuracy import SEEDS, names
 from benchmarks.evidence import SEEDS as EVIDENCE_SEEDS
 from benchmarks.evidence import TARGETS
@@ -33,12 +33,6 @@ def origin(record):
         f"*Commit {record['commit'][:8]}, {machine['cores']} cores of {machine['processor']}, Python "
         f"{machine['python']}, {versions}.*"
     )
-
-
-def table(head, rows):
-    """Markdown."""
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _shown(cells, marks):

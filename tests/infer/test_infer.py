@@ -492,6 +492,26 @@ def test_a_budget_that_is_used_up_leaves_some_30_000_evaluations_for_the_verdict
     assert not posterior.verdict.ok
 
 
+@pytest.mark.parametrize("flow", ["auto", "gaussian"])
+def test_a_budget_that_ends_before_other_modes_were_looked_for_is_no_reason_to_trust(flow):
+    def two(params):
+        parts = jnp.stack([norm.logpdf(params["x"], m).sum() for m in (0.0, 10.0)])
+        return jax.nn.logsumexp(parts) - jnp.log(2.0)
+
+    posterior = tw.infer(tw.from_function(two, {"x": tw.real(2)}), flow, budget=tw.Evaluations(1), progress=False)
+    assert posterior.log_evidence.value == pytest.approx(np.log(0.5), abs=0.02)
+    assert not posterior.verdict.ok
+    assert "the budget was used up before other modes were looked for" in str(posterior.verdict)
+    assert "give more of the budget" in str(posterior.verdict)
+
+
+def test_a_log_density_that_is_nan_beyond_its_start_ends_in_a_verdict():
+    target = tw.from_function(lambda p: 2 * jnp.log(p["x"]) - p["x"], {"x": tw.real()})
+    posterior = tw.infer(target, steps=100, progress=False)
+    assert not posterior.verdict.ok
+    assert "the log density is NaN or infinite at" in str(posterior.verdict)
+
+
 def test_once_it_has_returned_no_thread_of_it_calls_the_model(monkeypatch):
     go_on, called, threads = threading.Event(), [], []
 

@@ -10,7 +10,7 @@ import thalweg as tw
 from thalweg.ladder import Budget, fit_gaussians_each
 from thalweg.ladder._fits import fit_gaussians
 from thalweg.ladder._modes import Fitted, Mode
-from thalweg.ladder._scout import send_scouts
+from thalweg.ladder._scout import send_scouts, suspects
 from thalweg.run import Limit, Progress
 from thalweg.targets import find_start
 
@@ -85,6 +85,34 @@ def test_more_modes_than_can_be_found_are_told_of():
     _, rung = fit_gaussians(target, find_start(target, 0), jax.random.key(0), budget)
     assert rung.missed is not None
     assert "ended in places that are left out" in rung.missed
+
+
+def wide_and_narrow(p):
+    """Four fifths of the mass at 0, of sd 1; the rest at 3 in each of eight directions, half as wide."""
+    wide, narrow = norm.logpdf(p["x"]).sum(), norm.logpdf(p["x"], 3.0, 0.5).sum()
+    return jnp.logaddexp(jnp.log(0.8) + wide, jnp.log(0.2) + narrow)
+
+
+def test_a_narrow_mode_that_no_random_point_leads_to_is_found():
+    target = tw.from_function(wide_and_narrow, {"x": tw.real(8)})
+    budget = Budget(Limit.of(None), Progress(show=False), None)
+    modes, _ = fit_gaussians(target, find_start(target, 0), jax.random.key(0), budget)
+    (narrow,) = modes.far
+    np.testing.assert_allclose(modes.gaussians[narrow].loc, 3.0, atol=0.05)
+    assert modes.elbo[narrow] == pytest.approx(np.log(0.2), abs=0.05)
+
+
+def test_in_heavy_tails_suspects_lead_back():
+    """A Dirichlet with a corner, whose log density is flat where probabilities underflow."""
+    target = tw.from_function(lambda q: (-0.9 * jnp.log(q["p"])).sum(), {"p": tw.simplex(4)})
+    starts = find_start(target, 0)
+    modes, _ = fit_gaussians(target, starts, jax.random.key(0), Budget(Limit.of(None), Progress(show=False), None))
+    assert not modes.far
+    found = suspects(target, modes, np.random.default_rng(0))
+    assert len(found) > 30
+    assert (
+        np.abs(found - modes.gaussians[0].loc).max() < 5.1 * np.sqrt(np.diagonal(modes.gaussians[0].covariance)).max()
+    )
 
 
 def test_a_flat_place_is_no_mode():

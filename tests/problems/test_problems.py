@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import integrate
+from scipy.special import gamma
 
 from thalweg import problems as of
 from thalweg.targets import value_and_score_of_rows
@@ -22,6 +23,7 @@ ALL = [
     of.many_well(4),
     of.many_well(4, rotated=True),
     of.ring(),
+    *(of.energy(k) for k in (1, 2, 3, 4)),
 ]
 
 
@@ -62,6 +64,17 @@ def test_coverage():
     assert np.isnan(of.banana().coverage(np.zeros((10, 2))))
 
 
+def test_energies_by_their_closed_forms():
+    """Along z_2 U_2 to U_4 integrate to a constant, along z_1 the window to 8 Gamma(9 / 8)."""
+    window = 8 * gamma(9 / 8)
+    for k, widths in {2: 0.4, 3: 0.7, 4: 0.75}.items():
+        assert of.energy(k).log_evidence == pytest.approx(np.log(window * widths * np.sqrt(2 * np.pi)), abs=1e-6)
+    # of the first the published grids, on [-4, 4]^2 and [-8, 8]^2, say the same
+    assert of.energy(1).log_evidence == pytest.approx(1.8775, abs=5e-5)
+
+
 def test_messages():
+    with pytest.raises(ValueError, match="`number` must be one of 1, 2, 3, 4"):
+        of.energy(5)
     with pytest.raises(ValueError, match="`modes` must be one of 9, 16"):
         of.lattice(4)

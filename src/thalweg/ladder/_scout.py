@@ -19,10 +19,12 @@ _OF_A_DRAW = 0.5
 """Of the distance at which draws of many coordinates lie, so near an end is not elsewhere."""
 
 
-_LOOKED_AT, _CHOSEN, _TAILS, _WIDEST = 20_000, 128, 2.0, 1.5
+_LOOKED_AT, _CHOSEN, _TAILS, _WIDEST = 30_000, 128, 2.0, 1.5
 """Points all around a Gaussian; how many of them are sent uphill; degrees of freedom of one half of them, the power of
 ten to which the other reaches. Of two normals in eight dimensions, the second with a fifth of the mass, half as wide,
 8.5 sd away, 3 to 5 in 10,000 such points lie where its slope leads to it, and next to none in [-2, 2]^8 does."""
+_AS_FAR, _AS_FAR_IN_SD = 50.0, 5.0
+"""A coordinate goes so far, or so many sd: further out rounding leaves some log densities flat."""
 
 
 class Scouts(NamedTuple):
@@ -118,14 +120,16 @@ def suspects(target: Target, modes: Fitted, rng: np.random.Generator) -> np.ndar
     best = modes.gaussians[0]
     far = 2 * rng.standard_normal((n, d)) * np.sqrt(_TAILS / rng.chisquare(_TAILS, (n, 1)))
     box = rng.uniform(-1, 1, (n, d)) * 10 ** rng.uniform(0, _WIDEST, (n, 1))
-    points = best.loc + np.concatenate([far, box]) @ best.scale_tril.T
+    away = np.concatenate([far, box]) @ best.scale_tril.T
+    reach = np.maximum(_AS_FAR, _AS_FAR_IN_SD * np.linalg.norm(best.scale_tril, axis=1))
+    points = best.loc + away[(np.abs(away) < reach).all(axis=1)]
     with np.errstate(all="ignore"):  # far out a log density may overflow
         log_p = log_density_of_rows(target, in_precision(points)).astype(float)
         excess = log_p - modes.log_density(points)
     found = np.flatnonzero(np.isfinite(excess) & (excess > LEFT_OUT))
     highest = found[np.argsort(-log_p[found])][: _CHOSEN // 2]
-    rest = np.setdiff1d(found, highest)
-    return points[np.concatenate([highest, rng.permutation(rest)[: _CHOSEN - len(highest)]])]
+    rest = rng.permutation(np.setdiff1d(found, highest))[: _CHOSEN - len(highest)]
+    return points[np.concatenate([highest, rest])]
 
 
 def send_scouts_each(stack: Stack, points: list[np.ndarray]) -> list[Scouts]:
