@@ -193,7 +193,9 @@ NETWORKS: dict[str, Callable[[], Any]] = {
     "MaskedMLP": lambda: MaskedMLP(4, 2, **SMALL),
 }
 
-EXPORTS = {row.export for row in ROWS} | set(TRANSFORMERS) | set(NETWORKS)
+# two sums and a concatenation that distributions share; tested by what they are parts of
+PARTS = {"join_context", "sum_slopes"}
+EXPORTS = {row.export for row in ROWS} | set(TRANSFORMERS) | set(NETWORKS) | PARTS
 
 
 def point(shape: tuple[int, ...], seed: int) -> Any:

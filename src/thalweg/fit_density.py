@@ -43,7 +43,7 @@ def fit_density(
     dtype: Any = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
-) -> AbstractSampler:
+) -> Any:
     r"""Fit a flow to draws by maximum likelihood, $\max_q \sum_i \log q(x_i)$.
 
     A flow by name starts as the Gaussian of the draws' mean and covariance. Rows held out at random judge it, and it is

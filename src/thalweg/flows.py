@@ -138,7 +138,7 @@ def make_flow(
     depth: int = 2,
     index_size: int = 1,
     seed: Seed = 0,
-) -> Transformed | ContinuouslyIndexed:
+) -> Any:
     r"""A flow by name, on R^size, that starts as N(loc, scale_tril scale_tril').
 
     Its layers, the identity at first, come before the affine map: what they learn is in the Gaussian's own coordinates.
@@ -163,6 +163,9 @@ def make_flow(
         depth: their number.
         index_size: of each layer's index, of a flow that has them.
         seed: an int or a JAX key.
+
+    Returns:
+        A `Transformed`; of a name that begins with "cif-" a `ContinuouslyIndexed`.
 
     Raises:
         ValueError: for an unknown name (the nearest is suggested) or a size below 1.

@@ -40,7 +40,8 @@ def test_even_weights_and_what_is_not_trusted_are_left_as_they_are():
 
 
 def test_no_further_draws_once_the_budget_is_over():
-    posterior = tw.infer(logistics(24), "gaussian", dtype="float64", budget=Evaluations(1000), progress=False)
+    # enough for the fit and the search for modes, which the verdict's own evaluations then use up
+    posterior = tw.infer(logistics(24), "gaussian", dtype="float64", budget=Evaluations(100_000), progress=False)
     noise = log_mean_exp(posterior.log_weights)[1]
     assert posterior.verdict.ok
     assert noise > 0.006
@@ -57,7 +58,7 @@ def test_the_error_of_a_bent_flow_holds_what_its_checks_do_not_see():
     error = posterior.log_evidence.standard_error
     assert posterior.verdict.ok
     assert noise < 0.004
-    assert np.isclose(error, np.hypot(noise, 0.003), rtol=0.05)
+    assert np.isclose(error, np.hypot(noise, 0.01), rtol=0.05)
     assert abs(posterior.log_evidence.value) < 3 * error
 
 

@@ -215,8 +215,8 @@ class ContinuouslyIndexed(AbstractAuxiliaryDistribution):
 
     def _walk_back(
         self, z: Array, along: Array, context: Array | None, *, draw: bool
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """(u, (log q(z, u), log r(u | z))) at z, of indices, or of those that standard normals make by r."""
+    ) -> tuple[Array, Array, tuple[Array, Array]]:
+        """(z_0, u, (log q(z, u), log r(u | z))) at z, of indices, or of those that standard normals make by r."""
         z, total = self.last._apply("_inverse_and_log_det", z, context=context)
 
         def step(layer: IndexedLayer, carry: tuple[Array, ...], own: Array) -> Any:
@@ -230,7 +230,7 @@ class ContinuouslyIndexed(AbstractAuxiliaryDistribution):
 
         (w, log_joint, log_reverse), u = self._through(step, (z, total, jnp.zeros_like(total)), along, inverse=True)
         log_base = self.base._log_prob if w.ndim == 1 else jax.vmap(self.base._log_prob, in_axes=(-1, None))
-        return u, (log_joint + log_base(w, None), log_reverse)
+        return w, u, (log_joint + log_base(w, None), log_reverse)
 
     def _sample_joint_and_log_prob(self, key: Array, context: Array | None) -> tuple[Array, Array, Array]:
         return self._walk(key, context)[:3]
@@ -240,20 +240,20 @@ class ContinuouslyIndexed(AbstractAuxiliaryDistribution):
         return z, log_joint - log_reverse
 
     def _log_joint(self, z: Array, u: Array, context: Array | None) -> Array:
-        return self._walk_back(z, u, context, draw=False)[1][0]
+        return self._walk_back(z, u, context, draw=False)[2][0]
 
     def _log_reverse(self, u: Array, z: Array, context: Array | None) -> Array:
-        return self._walk_back(z, u, context, draw=False)[1][1]
+        return self._walk_back(z, u, context, draw=False)[2][1]
 
     def _log_ratio(self, u: Array, z: Array, context: Array | None) -> Array:
-        log_joint, log_reverse = self._walk_back(z, u, context, draw=False)[1]
+        log_joint, log_reverse = self._walk_back(z, u, context, draw=False)[2]
         return log_joint - log_reverse
 
     def _sample_reverse(self, key: Array, z: Array, context: Array | None) -> Array:
-        return self._walk_back(z, self._noise(key), context, draw=True)[0]
+        return self._walk_back(z, self._noise(key), context, draw=True)[1]
 
     def _sample_log_ratio(self, key: Array, z: Array, context: Array | None) -> Array:
-        log_joint, log_reverse = self._walk_back(z, self._noise(key), context, draw=True)[1]
+        log_joint, log_reverse = self._walk_back(z, self._noise(key), context, draw=True)[2]
         return log_joint - log_reverse
 
     def _sample_and_path_log_q(self, key: Array, context: Array | None) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +51,7 @@ def energy(number: int) -> Problem:
     return Problem(f"energy-{k}", from_function(log_density, {"x": real(2)}), ladder()[1], draw)
 
 
-def _log_density(k: int, first: Array, second: Array) -> Array:
+def _log_density(k: int, first: Any, second: Any) -> Array:
     wave = jnp.sin(2 * jnp.pi * first / 4)
     if k == 1:
         radius = jnp.sqrt(first**2 + second**2 + 1e-12)  # whose derivative at 0 is finite
@@ -66,5 +67,5 @@ def _log_density(k: int, first: Array, second: Array) -> Array:
     return window + _two(second - wave, second - wave + step, 0.4)
 
 
-def _two(one: Array, other: Array, width: float) -> Array:
+def _two(one: Any, other: Any, width: float) -> Array:
     return jnp.logaddexp(-0.5 * (one / width) ** 2, -0.5 * (other / 0.35) ** 2)

@@ -1,0 +1,79 @@
+"""The papers' harness: cells kept one by one, resumed, drawn; and one smoke run of each paper."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from papers import _harness
+from papers._harness import Paper, run, spread, write_readme
+
+ROOT = Path(__file__).parents[2]
+
+
+def paper(calls, fails=()):
+    def cell(name):
+        def measure():
+            if name in fails:
+                raise RuntimeError(name)
+            calls.append(name)
+            return {"value": float(len(name))}, {"density": np.ones((2, 2))}
+
+        return measure
+
+    def draw(record, read, folder):
+        assert read("one")["density"].shape == (2, 2)
+        (folder / "figure.png").write_bytes(b"")
+        return ["figure.png"]
+
+    def section(record):
+        return f"Sum: {sum(c['value'] for c in record['cells'].values())}"
+
+    names = ("one", "three", "fiftyfour")
+    return Paper("toy", "A toy", {"laptop": ("all of it",)}, lambda scale: {n: cell(n) for n in names}, draw, section)
+
+
+def test_cells_are_kept_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(_harness, "HERE", tmp_path)
+    monkeypatch.setattr(_harness, "TRIED", tmp_path / "tried")
+    calls = []
+    with pytest.raises(RuntimeError, match="fiftyfour"):
+        run(paper(calls, {"fiftyfour"}), "laptop", resume=False)
+    assert list(json.loads((tmp_path / "results" / "toy-laptop.json").read_text())["cells"]) == ["one", "three"]
+    run(paper(calls), "laptop", resume=True)
+    assert calls == ["one", "three", "fiftyfour"]
+    record = json.loads((tmp_path / "results" / "toy-laptop.json").read_text())
+    assert record["figures"] == ["figure.png"] and record["deviations"] == ["all of it"]
+    assert {"seconds", "commit", "clean"} < set(record["cells"]["one"])
+    write_readme([paper([])])
+    page = (tmp_path / "README.md").read_text()
+    assert "Sum: 17.0" in page and "![figure.png](figures/figure.png)" in page
+    # without resuming all is run anew
+    run(paper(calls), "laptop", resume=False)
+    assert len(calls) == 6
+
+
+def test_spreads():
+    assert spread([3.0]) == "3.000"
+    assert spread([3.0, 1.0, 2.0], 1) == "2.0 (1.0 to 3.0)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rezende-mohamed", "caterini"])
+def test_every_paper_runs_at_smoke_scale(name):
+    command = [sys.executable, "-m", "papers", name, "--scale", "smoke"]
+    page = ROOT / "papers" / "README.md"
+    before = page.read_text() if page.exists() else None
+    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((ROOT / ".papers" / f"{name}-smoke.json").read_text())
+    for figure in record["figures"]:
+        assert (ROOT / ".papers" / figure).stat().st_size > 5000
+    numbers = [v for c in record["cells"].values() for v in c.values() if isinstance(v, float)]
+    assert len(numbers) > 10 and np.isfinite(numbers).all()
+    if before is not None:
+        # what is shown comes of longer runs alone
+        assert page.read_text() == before
