@@ -145,7 +145,7 @@ class ContinuouslyIndexed(AbstractAuxiliaryDistribution):
         index_size: int = 1,
         context_size: int | None = None,
         width: int = 16,
-        depth: int = 2,
+        depth: int = 1,
         seed: Seed = 0,
     ) -> None:
         sizes = {"index_size": index_size, "width": width, "depth": depth}
@@ -266,10 +266,10 @@ class ContinuouslyIndexed(AbstractAuxiliaryDistribution):
         frozen, fixed = jax.lax.stop_gradient, freeze(self.base)
         w, _, noise = self._starts(key)
 
-        def log_base(w: Array) -> Array:
+        def score_base(w: Array) -> Array:
             return fixed._log_prob(w, None) if w.ndim == 1 else jax.vmap(fixed._log_prob, (-1, None))(w, None)
 
-        log_base, pull = jax.vjp(log_base, frozen(w))
+        log_base, pull = jax.vjp(score_base, frozen(w))
         (score,) = pull(jnp.ones_like(log_base))
         # of all indices' noise at once: what log q(u | w) holds beside the slopes
         log_base = log_base + jnp.sum(jax.vmap(_log_normal)(noise), 0)
