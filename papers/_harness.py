@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 from benchmarks._record import origin_of, table
+from matplotlib.figure import Figure
+
+from papers._plots import save
 
 SCALES = ("smoke", "laptop", "paper")
 HERE = Path(__file__).parent
@@ -23,6 +26,21 @@ Cell = Callable[[], tuple[Numbers, Arrays]]
 
 
 @dataclasses.dataclass(frozen=True)
+class Drawing:
+    """One figure.
+
+    Attributes:
+        name: of its file, without an ending.
+        cells: whose arrays it is drawn from; without them, as on another machine, the file stays as it is.
+        draw: (what reads a cell's arrays) -> the figure.
+    """
+
+    name: str
+    cells: tuple[str, ...]
+    draw: Callable[[Callable[[str], Arrays]], Figure]
+
+
+@dataclasses.dataclass(frozen=True)
 class Paper:
     """One paper.
 
@@ -31,7 +49,7 @@ class Paper:
         title: with the authors and the year.
         deviations: from the paper, in sentences, by scale.
         cells: scale -> name of a cell -> what gives its numbers, and the arrays that its figure is drawn from.
-        draw: (the record, what reads a cell's arrays, folder) -> names of the figures written there.
+        figures: (the record) -> the figures, each with the cells whose arrays it is drawn from.
         section: the record -> Markdown, without title and figures.
         packages: whose versions count, beside the usual ones.
     """
@@ -40,7 +58,7 @@ class Paper:
     title: str
     deviations: Mapping[str, tuple[str, ...]]
     cells: Callable[[str], dict[str, Cell]]
-    draw: Callable[[Numbers, Callable[[str], Arrays], Path], list[str]]
+    figures: Callable[[Numbers], "list[Drawing]"]
     section: Callable[[Numbers], str]
     packages: tuple[str, ...] = ()
 
@@ -64,7 +82,7 @@ def run(paper: Paper, scale: str, *, resume: bool, only: tuple[str, ...] = ()) -
     path, figures, arrays = _places(paper, scale)
     kept = json.loads(path.read_text())["cells"] if resume and path.exists() else {}
     cells = paper.cells(scale)
-    done: Numbers = {name: kept[name] for name in cells if name in kept and (arrays / f"{name}.npz").exists()}
+    done: Numbers = {name: kept[name] for name in cells if name in kept}
     load = os.getloadavg()[0]
     for i, (name, cell) in enumerate(cells.items(), 1):
         if name in done or (only and not name.startswith(only)):
@@ -72,8 +90,9 @@ def run(paper: Paper, scale: str, *, resume: bool, only: tuple[str, ...] = ()) -
         start = time.perf_counter()
         numbers, drawn = cell()
         seconds = time.perf_counter() - start
-        arrays.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(arrays / f"{name}.npz", **drawn)
+        if drawn:
+            arrays.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(arrays / f"{name}.npz", **drawn)
         record = origin_of((*PACKAGES, *paper.packages), load)
         done[name] = {**numbers, "seconds": seconds, "commit": record["commit"], "clean": record["clean"]}
         told = {"name": paper.name, "scale": scale, "deviations": list(paper.deviations.get(scale, ())), **record}
@@ -81,16 +100,20 @@ def run(paper: Paper, scale: str, *, resume: bool, only: tuple[str, ...] = ()) -
         _replace(path, json.dumps({**told, "cells": {n: done[n] for n in cells if n in done}}, indent=1) + "\n")
         shown = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items() if isinstance(v, float))
         print(f"{paper.name} {scale} {i}/{len(cells)} {name}: {shown} ({seconds:.0f} s)", flush=True)
-    if len(done) == len(cells):
+    if done:
+        _draw(paper, json.loads(path.read_text()), figures, arrays)
 
-        def read(name: str) -> Arrays:
-            with np.load(arrays / f"{name}.npz") as held:
-                return dict(held)
 
-        figures.mkdir(parents=True, exist_ok=True)
-        record = json.loads(path.read_text())
-        record["figures"] = paper.draw(record, read, figures)
-        _replace(path, json.dumps(record, indent=1) + "\n")
+def _draw(paper: Paper, record: Numbers, figures: Path, arrays: Path) -> None:
+    """Every figure whose arrays are here."""
+
+    def read(name: str) -> Arrays:
+        with np.load(arrays / f"{name}.npz") as held:
+            return dict(held)
+
+    for drawing in paper.figures(record):
+        if all((arrays / f"{name}.npz").exists() for name in drawing.cells):
+            save(drawing.draw(read), figures, drawing.name)
 
 
 def write_readme(papers: Iterable[Paper]) -> None:
@@ -107,8 +130,7 @@ def write_readme(papers: Iterable[Paper]) -> None:
             if not path.exists():
                 continue
             record = json.loads(path.read_text())
-            if "figures" not in record:
-                continue
+            shown = [f"{d.name}.png" for d in paper.figures(record)]
             machine, versions = record["machine"], record["versions"]
             seconds = sum(c["seconds"] for c in record["cells"].values())
             parts += [
@@ -122,7 +144,7 @@ def write_readme(papers: Iterable[Paper]) -> None:
                 *(f"- {d}" for d in record["deviations"]),
                 "",
                 paper.section(record),
-                *(f"\n![{name}]({figures.relative_to(HERE)}/{name})" for name in record["figures"]),
+                *(f"\n![{name}]({figures.relative_to(HERE)}/{name})" for name in shown if (figures / name).exists()),
             ]
     _replace(HERE / "README.md", "\n".join(parts) + "\n")
 
@@ -136,4 +158,4 @@ def spread(values: Iterable[float], digits: int = 3) -> str:
     return f"{middle:.{digits}f} ({found[0]:.{digits}f} to {found[-1]:.{digits}f})"
 
 
-__all__ = ["Arrays", "Cell", "Numbers", "Paper", "run", "spread", "table", "write_readme"]
+__all__ = ["Arrays", "Cell", "Drawing", "Numbers", "Paper", "run", "spread", "table", "write_readme"]

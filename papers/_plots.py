@@ -23,6 +23,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, folder: Path, name: str) -> str:
     """As PNG, under another name first."""
+    folder.mkdir(parents=True, exist_ok=True)
     new = folder / f".{name}.new"
     figure.savefig(new, dpi=_DPI, format="png", metadata={"Software": None})
     new.replace(folder / f"{name}.png")

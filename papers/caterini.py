@@ -2,20 +2,19 @@
 
 import functools
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.special import logsumexp
 
 import thalweg as tw
-from papers._harness import Arrays, Cell, Numbers, Paper, spread, table
+from papers._harness import Arrays, Cell, Drawing, Numbers, Paper, spread, table
 from papers._measure import forward, histogram, log_prob_of_rows, reverse
-from papers._plots import curves, densities, new_figure, save
+from papers._plots import curves, densities, new_figure
 from thalweg.bijections import Autoregressive, Chain, Permutation, SplineTransformer, TriangularAffine
 from thalweg.distributions import AbstractSampler, ContinuouslyIndexed, Normal, Transformed
 from thalweg.fit import Fit
@@ -205,43 +204,45 @@ def _of(cells: Numbers, *words: Any) -> list[Numbers]:
     return [c for n, c in cells.items() if n.startswith(start) and n.removeprefix(start).isdigit()]
 
 
-def _draw(record: Numbers, read: Callable[[str], Arrays], folder: Path) -> list[str]:
-    cells, names = record["cells"], []
+def _figures(record: Numbers) -> list[Drawing]:
+    cells, budgets, found = record["cells"], BUDGETS[record["scale"]], []
+
+    def pictures(name: str, table: list[list[tuple[str, str]]], across: Any, down: Any, under: Any = None) -> None:
+        """Of (a cell, which of its arrays)."""
+        used = tuple(n for row in table for n, _ in row)
+        if used and all(n in cells for n in used):
+            found.append(
+                Drawing(
+                    f"caterini-{name}",
+                    used,
+                    lambda read: densities([[read(n)[key] for n, key in row] for row in table], across, down, under),
+                )
+            )
+
     for modes in LATTICES:
-        sds = [sd for sd in SCALES if _of(cells, "lattice", modes, sd, ARMS[0])]
-        if not sds:
-            continue
-        rows = [[read(f"lattice-{modes}-{sd}-{arm}-0")["density"] for arm in ARMS] for sd in sds]
-        under = [
-            [f"bound {-np.median([c['KL'] for c in _of(cells, 'lattice', modes, sd, arm)]):+.3f}" for arm in ARMS]
-            for sd in sds
-        ]
-        names.append(
-            save(densities(rows, ARMS, [f"σ₀ {sd}" for sd in sds], under), folder, f"caterini-lattice-{modes}")
-        )
-    shapes = [s for s in SHAPES if any(n.startswith(s) for n in cells)]
-    last = BUDGETS[record["scale"]][-1]
-    rows = [
-        [
-            read(f"{s}-{DENSITY_FLOWS[0]}-{last}-0")["truth"],
-            *(read(f"{s}-{flow}-{last}-0")["density"] for flow in DENSITY_FLOWS),
-        ]
-        for s in shapes
-    ]
-    names.append(save(densities(rows, ["draws of the truth", *DENSITY_FLOWS], shapes), folder, "caterini-topology"))
+        sds = [sd for sd in SCALES if all(f"lattice-{modes}-{sd}-{arm}-0" in cells for arm in ARMS)]
+        table = [[(f"lattice-{modes}-{sd}-{arm}-0", "density") for arm in ARMS] for sd in sds]
+        under = [[f"bound {-cells[n]['KL']:+.3f}" for n, _ in row] for row in table]
+        pictures(f"lattice-{modes}", table, ARMS, [f"sd {sd}" for sd in sds], under)
+    shapes = [s for s in SHAPES if f"{s}-{DENSITY_FLOWS[-1]}-{budgets[-1]}-0" in cells]
+    last = [[f"{s}-{flow}-{budgets[-1]}-0" for flow in DENSITY_FLOWS] for s in shapes]
+    table = [[(row[0], "truth"), *((n, "density") for n in row)] for row in last]
+    pictures("topology", table, ["draws of the truth", *DENSITY_FLOWS], shapes)
+    if shapes:
+        found.append(Drawing("caterini-stretch", (), lambda _: _stretch_curves(cells, shapes, budgets)))
+    return found
+
+
+def _stretch_curves(cells: Numbers, shapes: list[str], budgets: tuple[int, ...]) -> Figure:
     figure = new_figure(3.2 * len(shapes), 2.5)
     for ax, s in zip(np.ravel(figure.subplots(1, len(shapes))), shapes, strict=True):
         series = {
-            flow: (
-                BUDGETS[record["scale"]],
-                [np.median([c["stretch"] for c in _of(cells, s, flow, n)]) for n in BUDGETS[record["scale"]]],
-            )
+            flow: (budgets, [float(np.median([c["stretch"] for c in _of(cells, s, flow, n)])) for n in budgets])
             for flow in DENSITY_FLOWS
         }
         curves(ax, series, x="steps", y="largest stretch")
         ax.set_title(s, fontsize=8)
-    names.append(save(figure, folder, "caterini-stretch"))
-    return names
+    return figure
 
 
 def _section(record: Numbers) -> str:
@@ -331,6 +332,6 @@ PAPER = Paper(
     title="Caterini, Cornish, Sejdinovic and Doucet 2021: Variational inference with continuously-indexed flows",
     deviations=DEVIATIONS,
     cells=_cells,
-    draw=_draw,
+    figures=_figures,
     section=_section,
 )

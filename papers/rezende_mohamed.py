@@ -3,17 +3,18 @@
 import functools
 import math
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
-from papers._harness import Arrays, Cell, Numbers, Paper, spread, table
+from papers._harness import Arrays, Cell, Drawing, Numbers, Paper, spread, table
 from papers._measure import forward, grid, log_prob_of_rows, picture, reverse
-from papers._plots import curves, densities, new_figure, save
+from papers._plots import curves, densities, new_figure
 from thalweg.bijections import (
     AdditiveTransformer,
     Chain,
@@ -173,41 +174,45 @@ def _of(cells: Numbers, k: int, flow: str, length: int) -> list[Numbers]:
     return [c for n, c in cells.items() if n.startswith(f"energy-{k}-{flow}-{length}-")]
 
 
-def _draw(record: Numbers, read: Any, folder: Path) -> list[str]:
-    cells, names = record["cells"], []
-
-    def density(name: str) -> np.ndarray | None:
-        return read(name)["density"] if name in cells else None
-
+def _figures(record: Numbers) -> list[Drawing]:
+    cells, found = record["cells"], []
     maps = [length for length in MAPS if f"map-normal-planar-{length}" in cells]
-    rows = [[density(f"map-{b}-{kind}-{n}") for kind in KINDS for n in maps] for b in BASES]
-    figure = densities(rows, [f"{kind}, K = {n}" for kind in KINDS for n in maps], BASES)
-    names.append(save(figure, folder, "rezende-mohamed-maps"))
+    table_of_maps = [[f"map-{b}-{kind}-{n}" for kind in KINDS for n in maps] for b in BASES]
+    titles = [f"{kind}, K = {n}" for kind in KINDS for n in maps]
+    found.append(_pictures("maps", table_of_maps, titles, list(BASES)))
 
     energies = [k for k in ENERGIES if f"energy-{k}" in cells]
-    flows = [f for f in FLOWS if any(_of(cells, energies[0], f, n) for n in LENGTHS)]
-    lengths = [n for n in LENGTHS if _of(cells, energies[0], flows[0], n)]
+    shown = [(f, n) for f in FLOWS for n in LENGTHS if all(f"energy-{k}-{f}-{n}-0" in cells for k in energies)]
+    longest = max((n for _, n in shown), default=0)
+    for name, columns in {
+        "planar": [one for one in shown if one[0] == "planar"],
+        "flows": [one for one in shown if one[1] == longest],
+    }.items():
+        names = [[f"energy-{k}", *(f"energy-{k}-{f}-{n}-0" for f, n in columns)] for k in energies]
+        under = [["", *(f"KL {cells[n]['KL']:.3f}" for n in row[1:])] for row in names]
+        titles = ["target", *(f"{f}, K = {n}" for f, n in columns)]
+        found.append(_pictures(name, names, titles, [f"U{k}" for k in energies], under))
+    if "cost" in cells:
+        found.append(Drawing("rezende-mohamed-cost", (), lambda _: _costs(cells["cost"])))
+    return found
 
-    def page(columns: list[tuple[str, int]], titles: list[str], name: str) -> None:
-        rows, under = [], []
-        for k in energies:
-            found = [_of(cells, k, f, n) for f, n in columns]
-            rows.append([density(f"energy-{k}"), *(density(f"energy-{k}-{f}-{n}-0") for f, n in columns)])
-            under.append(["", *(f"KL {np.median([c['KL'] for c in own]):.3f}" if own else "" for own in found)])
-        figure = densities(rows, ["target", *titles], [f"U{k}" for k in energies], under)
-        names.append(save(figure, folder, name))
 
-    page([("planar", n) for n in lengths], [f"planar, K = {n}" for n in lengths], "rezende-mohamed-planar")
-    page([(f, lengths[-1]) for f in flows], [f"{f}, K = {lengths[-1]}" for f in flows], "rezende-mohamed-flows")
+def _pictures(
+    name: str, cells: list[list[str]], across: list[str], down: list[str], under: list[list[str]] | None = None
+) -> Drawing:
+    def draw(read: Callable[[str], Arrays]) -> Figure:
+        return densities([[read(n)["density"] for n in row] for row in cells], across, down, under)
 
-    cost = cells["cost"]
+    return Drawing(f"rezende-mohamed-{name}", tuple(n for row in cells for n in row), draw)
+
+
+def _costs(cost: Numbers) -> Figure:
     figure = new_figure(6.4, 2.5)
     left, right = figure.subplots(1, 2)
     lines = {"planar's own": (cost["D"], cost["own seconds"]), "dense": (cost["dense D"], cost["dense seconds"])}
     curves(left, lines, x="D", y="seconds, 64 log-determinants")
     curves(right, {"K planar maps, D = 64": (cost["K"], cost["K seconds"])}, x="K", y="seconds")
-    names.append(save(figure, folder, "rezende-mohamed-cost"))
-    return names
+    return figure
 
 
 def _slope(across: list[float], up: list[float]) -> float:
@@ -239,25 +244,28 @@ def _section(record: Numbers) -> str:
                             f"{seconds:.0f}",
                         ]
                     )
-    cost = cells["cost"]
-    return "\n".join(
-        [
-            "The paper shows pictures of its energies and gives no numbers: published values are absent, not left out.",
-            "",
-            "**Figure 1.** Maps of both bases with random numbers. Mass on a grid: "
-            f"{min(c['mass'] for c in maps):.4f} to {max(c['mass'] for c in maps):.4f}; largest error of a "
-            f"log-determinant against a dense Jacobian's: {max(c['log-determinant error'] for c in maps):.1e}.",
-            "",
-            "**Table 1 and figure 3.** Medians over seeds (range); KL is KL(q || p) from 100,000 draws, the forward "
-            "one from 20,000 exact draws, log Z the largest error by importance sampling against the grid's.",
-            "",
-            table(["energy", "flow", "K", "parameters", "KL", "forward KL", "log Z error", "seconds"], rows),
+    parts = [
+        "The paper shows pictures of its energies and gives no numbers: published values are absent, not left out.",
+        "",
+        "**Figure 1.** Maps of both bases with random numbers. Mass on a grid: "
+        f"{min(c['mass'] for c in maps):.4f} to {max(c['mass'] for c in maps):.4f}; largest error of a "
+        f"log-determinant against a dense Jacobian's: {max(c['log-determinant error'] for c in maps):.1e}.",
+        "",
+        "**Table 1 and figure 3.** Medians over seeds (range); KL is KL(q || p) from 100,000 draws, the forward one "
+        "from 20,000 exact draws, log Z the largest error by importance sampling against the grid's. Under the "
+        "pictures stands the KL of the fit that is shown.",
+        "",
+        table(["energy", "flow", "K", "parameters", "KL", "forward KL", "log Z error", "seconds"], rows),
+    ]
+    if "cost" in cells:
+        cost = cells["cost"]
+        parts += [
             "",
             f"**Cost.** Seconds grow as D^{_slope(cost['D'], cost['own seconds']):.2f} for a planar map's own "
             f"log-determinant, as D^{_slope(cost['dense D'], cost['dense seconds']):.2f} for a dense Jacobian's, and "
             f"as K^{_slope(cost['K'], cost['K seconds']):.2f} in the number of maps (upper half of the range each).",
         ]
-    )
+    return "\n".join(parts)
 
 
 PAPER = Paper(
@@ -265,6 +273,6 @@ PAPER = Paper(
     title="Rezende and Mohamed 2015: Variational inference with normalizing flows",
     deviations=DEVIATIONS,
     cells=_cells,
-    draw=_draw,
+    figures=_figures,
     section=_section,
 )

@@ -156,7 +156,7 @@ def test_it_starts_as_the_flow_alone():
 
 def in_one_dimension(seed: int = 5) -> ContinuouslyIndexed:
     """Its density is an integral over one index: quadrature knows it."""
-    return noised(ContinuouslyIndexed(StandardNormal((1,)), [Identity((1,))], width=4), 0.4, seed)
+    return noised(ContinuouslyIndexed(StandardNormal((1,)), [Identity((1,))], width=4, depth=2), 0.4, seed)
 
 
 def log_density_by_quadrature(q, z) -> np.ndarray:

@@ -26,6 +26,7 @@ def fresh_banana(n=2000):
     return np.stack([10 + 3 * z[:, 0], 0.5 * z[:, 1] + z[:, 0] ** 2], axis=1)
 
 
+@pytest.mark.slow
 def test_a_banana_is_learnt_to_the_truth():
     flow = tw.fit_density(BANANA, "realnvp", progress=False, steps=800)
     x = fresh_banana()
@@ -43,6 +44,7 @@ def test_an_indexed_flow_learns_by_its_bound():
     assert -0.05 < gap.mean() < 0.2
 
 
+@pytest.mark.slow
 def test_it_stops_before_it_knows_its_rows_by_heart():
     """Of 60 normal rows in five dimensions nothing but the Gaussian is to be learnt."""
     rng = np.random.default_rng(1)

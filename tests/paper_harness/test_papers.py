@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from papers import _harness
-from papers._harness import Paper, run, spread, write_readme
+from papers._harness import Drawing, Paper, run, spread, write_readme
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,16 +25,20 @@ def paper(calls, fails=()):
 
         return measure
 
-    def draw(record, read, folder):
+    def figure(read):
         assert read("one")["density"].shape == (2, 2)
-        (folder / "figure.png").write_bytes(b"")
-        return ["figure.png"]
+        return Figure(figsize=(1, 1))
+
+    def figures(record):
+        return [Drawing("figure", ("one",), figure), Drawing("another", ("four",), figure)]
 
     def section(record):
         return f"Sum: {sum(c['value'] for c in record['cells'].values())}"
 
     names = ("one", "three", "fiftyfour")
-    return Paper("toy", "A toy", {"laptop": ("all of it",)}, lambda scale: {n: cell(n) for n in names}, draw, section)
+    return Paper(
+        "toy", "A toy", {"laptop": ("all of it",)}, lambda scale: {n: cell(n) for n in names}, figures, section
+    )
 
 
 def test_cells_are_kept_and_resumed(tmp_path, monkeypatch):
@@ -46,11 +51,13 @@ def test_cells_are_kept_and_resumed(tmp_path, monkeypatch):
     run(paper(calls), "laptop", resume=True)
     assert calls == ["one", "three", "fiftyfour"]
     record = json.loads((tmp_path / "results" / "toy-laptop.json").read_text())
-    assert record["figures"] == ["figure.png"] and record["deviations"] == ["all of it"]
+    assert (tmp_path / "figures" / "figure.png").stat().st_size > 100
+    assert record["deviations"] == ["all of it"]
     assert {"seconds", "commit", "clean"} < set(record["cells"]["one"])
     write_readme([paper([])])
     page = (tmp_path / "README.md").read_text()
     assert "Sum: 17.0" in page and "![figure.png](figures/figure.png)" in page
+    assert "another" not in page
     # without resuming all is run anew
     run(paper(calls), "laptop", resume=False)
     assert len(calls) == 6
@@ -70,8 +77,9 @@ def test_every_paper_runs_at_smoke_scale(name):
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     record = json.loads((ROOT / ".papers" / f"{name}-smoke.json").read_text())
-    for figure in record["figures"]:
-        assert (ROOT / ".papers" / figure).stat().st_size > 5000
+    drawn = list((ROOT / ".papers").glob(f"{name}-*.png"))
+    assert len(drawn) >= 3
+    assert min(figure.stat().st_size for figure in drawn) > 5000
     numbers = [v for c in record["cells"].values() for v in c.values() if isinstance(v, float)]
     assert len(numbers) > 10 and np.isfinite(numbers).all()
     if before is not None:
