@@ -165,7 +165,10 @@ def _topology(name: str, flow: str, steps: int, seed: int, scale: str) -> tuple[
         "stretch": float(np.max(_stretches(fitted, test[:1000]))),
     }
     draws = np.asarray(eqx.filter_jit(lambda q: q.sample(1, WEIGHED))(fitted))
-    return numbers, {"density": histogram(draws, 3.5), "truth": histogram(test, 3.5, 60)} if seed == 0 else {}
+    return numbers, {
+        "density": histogram(draws, 3.5),
+        "truth": histogram(_shape(name, rng, WEIGHED), 3.5),
+    } if seed == 0 else {}
 
 
 def _stretches(flow: Any, x: np.ndarray) -> np.ndarray:
