@@ -80,9 +80,10 @@ def _places(paper: Paper, scale: str) -> tuple[Path, Path, Path]:
 def run(paper: Paper, scale: str, *, resume: bool, only: tuple[str, ...] = ()) -> None:
     """Run the cells that are missing, keep each, then draw."""
     path, figures, arrays = _places(paper, scale)
-    kept = json.loads(path.read_text())["cells"] if resume and path.exists() else {}
+    kept = json.loads(path.read_text())["cells"] if (resume or only) and path.exists() else {}
     cells = paper.cells(scale)
-    done: Numbers = {name: kept[name] for name in cells if name in kept}
+    # cells that were not asked for are kept, whatever is run anew
+    done: Numbers = {n: kept[n] for n in cells if n in kept and (resume or not n.startswith(only))}
     load = os.getloadavg()[0]
     for i, (name, cell) in enumerate(cells.items(), 1):
         if name in done or (only and not name.startswith(only)):

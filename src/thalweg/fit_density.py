@@ -58,7 +58,7 @@ def fit_density(
         steps: the most steps.
         batch_size: rows a step.
         learning_rate: Adam's, at its highest.
-        held_out: the share of rows that the flow does not learn from, at most 5000 of them.
+        held_out: the share of rows that the flow does not learn from, at most a half, and at most 5000 of them.
         dtype: "float32" or "float64"; None for what JAX is set to.
         checkpoint: a file that keeps the state: now and then, and on SIGINT or SIGTERM.
         resume: go on from that file; draws and settings must be the same.
@@ -74,8 +74,8 @@ def fit_density(
     for name, value in {"steps": steps, "batch_size": batch_size}.items():
         check_positive_int(name, value)
     check_positive("learning_rate", learning_rate)
-    if not 0 < held_out < 1:
-        raise ValueError(requirement("held_out", "lie in (0, 1)", held_out))
+    if not 0 < held_out <= 0.5:
+        raise ValueError(requirement("held_out", "lie in (0, 0.5]", held_out))
     if resume and checkpoint is None:
         raise ValueError(requirement("checkpoint", "be the file to resume from", "None"))
     with precision(resolve_dtype(dtype)), Progress(show=progress) as bar:

@@ -92,7 +92,7 @@ def test_a_fit_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path):
         (np.arange(30.0)[:, None] * [1, 2], {}, "`x` must vary in every direction, got columns of which one follows"),
         (BANANA, {"flow": "relnvp"}, "`flow` must be one of .* did you mean 'realnvp'"),
         (BANANA, {"flow": tw.make_flow("gaussian", 3)}, r"`flow` must be a name, or a distribution on R\^2"),
-        (BANANA, {"held_out": 1.0}, r"`held_out` must lie in \(0, 1\), got 1.0"),
+        (BANANA, {"held_out": 0.99}, r"`held_out` must lie in \(0, 0.5\], got 0.99"),
         (BANANA, {"steps": 0}, "`steps` must be"),
         (BANANA, {"resume": True}, "`checkpoint` must be the file to resume from"),
     ],

@@ -58,9 +58,13 @@ def test_cells_are_kept_and_resumed(tmp_path, monkeypatch):
     page = (tmp_path / "README.md").read_text()
     assert "Sum: 17.0" in page and "![figure.png](figures/figure.png)" in page
     assert "another" not in page
+    # one part anew loses no other
+    run(paper(calls), "laptop", resume=False, only=("thr",))
+    assert calls[3:] == ["three"]
+    assert len(json.loads((tmp_path / "results" / "toy-laptop.json").read_text())["cells"]) == 3
     # without resuming all is run anew
     run(paper(calls), "laptop", resume=False)
-    assert len(calls) == 6
+    assert len(calls) == 7
 
 
 def test_spreads():

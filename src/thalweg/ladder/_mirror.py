@@ -78,8 +78,7 @@ def mirrored(target: Target, modes: Fitted) -> Scouts:
     # what is none of a parameter's values has no point
     good = np.isfinite(points).all(axis=1)
     points, of_mode = points[good], of_mode[good]
-    with np.errstate(over="ignore"):  # of a fit that ran off
-        rows = in_precision(np.concatenate([known, points]))
+    rows = in_precision(np.concatenate([known, points]))
     heights, log_p = np.split(log_density_of_rows(target, rows), [len(known)])
     return Scouts.of(points, np.where(log_p >= heights[of_mode] - NATS, log_p, -np.inf))
 
@@ -89,8 +88,7 @@ def _points(target: Target, images: list[_Image]) -> np.ndarray:
     points = np.array([image.u for image in images]).reshape(-1, target.size)
     left = [k for k, image in enumerate(images) if image.sites]
     if left:
-        with np.errstate(over="ignore"):
-            u = in_precision(points[left])
+        u = in_precision(points[left])
         params = {name: np.array(x) for name, x in constrain(target.space, target.data, u).items()}
         for row, image in enumerate(images[k] for k in left):
             for site in image.sites:
