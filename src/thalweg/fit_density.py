@@ -24,6 +24,7 @@ from thalweg.fit import DensityFit
 from thalweg.flows import FLOWS, make_flow
 from thalweg.objectives import ForwardKL
 from thalweg.run import Checkpoint, Progress, Status, run
+from thalweg.targets import digest
 
 _FEWEST, _MOST_HELD_OUT = 20, 5000
 _COLLINEAR = 1e-10
@@ -92,9 +93,10 @@ def fit_density(
             told |= {
                 "held_out": held_out,
                 "seed": str(np.asarray(jax.random.key_data(as_key(seed)))),
-                "rows": len(rows),
+                "rows": digest(rows),
+                "dtype": resolve_dtype(dtype),
             }
-            kept = Checkpoint(checkpoint, {**told, "sum": float(rows.sum())}, resume=resume)
+            kept = Checkpoint(checkpoint, told, resume=resume)
         name = flow if isinstance(flow, str) else type(flow).__name__
         result = run(
             process,

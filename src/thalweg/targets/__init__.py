@@ -2,6 +2,7 @@
 
 from thalweg.targets._check import check_log_density
 from thalweg.targets._curvature import Sparsity, mean_hessian, sparsity_of
+from thalweg.targets._data import digest
 from thalweg.targets._function import from_function, from_likelihood
 from thalweg.targets._model_file import from_file
 from thalweg.targets._numpyro import as_numpyro, from_numpyro
@@ -55,6 +56,7 @@ __all__ = [
     "circular",
     "covariance",
     "describe_target",
+    "digest",
     "find_start",
     "from_file",
     "from_function",
