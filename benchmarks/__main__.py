@@ -3,12 +3,13 @@
 step         a reverse-KL step of coupling flows, affine and spline, against flowjax, zuko and normflows; memory
 conditional  an epoch of maximum likelihood of a conditional spline flow, against flowjax, sbi and zuko
 sampling     draws from a 64-d masked autoregressive flow, and densities of an inverse one, against flowjax and zuko
+indexed      a step of continuously-indexed flows over one of their inner flows
 growth       our step and its compiling as dimension, layers and draws grow
 choose       every flow by name on densities of known evidence
 cold         the whole command against NumPyro's NUTS
 compile      programs compiled, and 64 layers against 4
 
-All of them take about an hour on two idle cores. `--quick` is for trying: few short rounds of the first five,
+All of them take about an hour on two idle cores. `--quick` is for trying: few short rounds of the first six,
 written to `.benchmarks`. Longer ones, with options of their own (`python -m benchmarks accuracy --help`):
 
 accuracy     is the default answer right, and does it know? --suite NAME
@@ -19,8 +20,8 @@ evidence     how often the 2-sigma interval of the log evidence covers the truth
 import subprocess
 import sys
 
-NAMES = ("step", "conditional", "sampling", "growth", "choose", "cold", "compile")
-QUICK = NAMES[:5]
+NAMES = ("step", "conditional", "sampling", "indexed", "growth", "choose", "cold", "compile")
+QUICK = NAMES[:6]
 LONGER = ("accuracy", "ablation", "evidence")
 
 if __name__ == "__main__":

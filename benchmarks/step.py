@@ -33,8 +33,8 @@ def log_density_torch(x):
     return -0.5 * ((x[:, 1:] - 0.3 * x[:, :-1] ** 2) ** 2).sum(-1) - 0.5 * x[:, 0] ** 2
 
 
-def _fit_steps(flow, setting, differs):
-    """Our own driver, as `infer` runs it."""
+def fit_steps(flow, setting, differs):
+    """Our own driver, as `infer` runs it; `draws` of a step may be set."""
     import jax.random as jr
 
     import thalweg as tw
@@ -43,7 +43,8 @@ def _fit_steps(flow, setting, differs):
     from thalweg.run import run
 
     target = tw.from_function(lambda p: log_density(p["x"]), {"x": tw.real(D)})
-    fit = Fit(ReverseKL(target, DRAWS, path=setting["path"]), learning_rate=RATE, window=None, chunk=100)
+    objective = ReverseKL(target, setting.get("draws", DRAWS), path=setting["path"])
+    fit = Fit(objective, learning_rate=RATE, window=None, chunk=100)
 
     def steps(n):
         history = run(fit, fit.init(flow), jr.key(0), steps=n).history
@@ -63,13 +64,13 @@ def ours(setting):
     from thalweg.distributions import StandardNormal, Transformed
 
     couplings = _recipe(setting).bijection.bijections[0]
-    return _fit_steps(Transformed(StandardNormal((D,)), couplings), setting, "gradients clipped; bad steps skipped")
+    return fit_steps(Transformed(StandardNormal((D,)), couplings), setting, "gradients clipped; bad steps skipped")
 
 
 def ours_by_name(setting):
     """The flow that `infer` would take by that name."""
     differs = "base Student-t; a triangular affine map at the end; gradients clipped; bad steps skipped"
-    return _fit_steps(_recipe(setting), setting, differs)
+    return fit_steps(_recipe(setting), setting, differs)
 
 
 def _flowjax(setting):

@@ -1,6 +1,7 @@
 """`python -m papers NAME [--scale smoke|laptop|paper] [--resume]`: a paper's tables and figures, run again.
 
 rezende-mohamed   Rezende and Mohamed 2015: maps of two bases, four energies in the plane, what a log-determinant costs
+kingma            Kingma et al. 2016: what draws and densities cost by flow and d; fits by either divergence
 caterini          Caterini et al. 2021: lattices of modes, and densities with holes, by continuously-indexed flows
 
 smoke   seconds: whether all of it runs; written to `.papers`, never shown
@@ -14,10 +15,10 @@ anew. The JSON goes to `papers/results`, figures to `papers/figures`, and `paper
 
 import argparse
 
-from papers import caterini, rezende_mohamed
+from papers import caterini, kingma, rezende_mohamed
 from papers._harness import SCALES, run, write_readme
 
-PAPERS = {p.name: p for p in (rezende_mohamed.PAPER, caterini.PAPER)}
+PAPERS = {p.name: p for p in (rezende_mohamed.PAPER, kingma.PAPER, caterini.PAPER)}
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ LINE = tw.from_numpyro(line, X, np.zeros(8))
 def test_a_models_own_draws():
     """Moments of the prior and of the data against the model's closed form."""
     simulator = Simulator.of(LINE)
-    drawn = [simulator(k) for k in jax.random.split(KEY, 2000)]
+    drawn = [simulator(k) for k in jax.random.split(KEY, 700)]
     a, b = (np.array([float(params[n]) for params, _ in drawn]) for n in "ab")
     y = np.stack([np.asarray(target.data["y"]) for _, target in drawn])
     assert stats.kstest(a, stats.norm(0.5, 1.5).cdf).pvalue > 1e-3
@@ -210,6 +210,7 @@ def test_messages(target, own, message):
         tw.calibrate(target, 3, simulate=own, progress=False)
 
 
+@pytest.mark.slow
 def test_pymc():
     pm = pytest.importorskip("pymc")
     with pm.Model() as model:

@@ -62,7 +62,7 @@ def context_of(q) -> Any:
 cases = pytest.mark.parametrize(
     ("name", "context_size"),
     [
-        ("coupling", None),
+        pytest.param("coupling", None, marks=pytest.mark.slow),
         ("coupling", 2),
         pytest.param("autoregressive", None, marks=pytest.mark.slow),
         pytest.param("planar", None, marks=pytest.mark.slow),

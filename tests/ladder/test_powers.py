@@ -70,7 +70,7 @@ def test_none_is_heavy(log_density):
     assert powers(log_density).degrees() is None
 
 
-@pytest.mark.parametrize("target", ["joint", "independent"])
+@pytest.mark.parametrize("target", ["joint", pytest.param("independent", marks=pytest.mark.slow)])
 def test_trusted_with_the_evidence(target):
     log_densities = {
         # its constant is 1 / (2 pi) in two dimensions, whatever nu is

@@ -1,6 +1,7 @@
 """Each rung by itself, against closed forms; which are climbed, and what is said of it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -37,20 +38,30 @@ from thalweg.targets import find_start
 KEY = jax.random.key(0)
 
 
-def ascent(target, **numbers):
-    """After the Gaussians have been fitted."""
+@functools.cache
+def fitted(make, *args):
+    """A target with its Gaussians, fitted once."""
+    target = make(*args)
     budget = Budget(Limit.of(None), Progress(show=False), None)
-    modes, gaussian = fit_gaussians(target, find_start(target, 0), jax.random.key(1), budget)
+    return target, *fit_gaussians(target, find_start(target, 0), jax.random.key(1), budget)
+
+
+def ascent(make, *args, **numbers):
+    """After the Gaussians have been fitted."""
+    target, modes, gaussian = fitted(make, *args)
+    budget = Budget(Limit.of(None), Progress(show=False), None)
     settings = checked_settings(target, "auto", dtype="float64", **numbers)
     made = Ascent(target, settings, budget, None, jax.random.key(2), modes, gaussian)
     made.say(gaussian.sentence)
     return made
 
 
+@functools.cache
 def normal():
     return tw.from_function(lambda p: norm.logpdf(p["x"], 1.0, 2.0).sum(), {"x": tw.real(2)})
 
 
+@functools.cache
 def bent():
     """N(0, 1) and N(x^2, 0.5)."""
 
@@ -61,6 +72,7 @@ def bent():
     return tw.from_function(log_density, {"x": tw.real(2)})
 
 
+@functools.cache
 def two_normals():
     """.8 N(-5, 1) + .2 N(5, 1), in a plane."""
 
@@ -71,6 +83,7 @@ def two_normals():
     return tw.from_function(log_density, {"x": tw.real(2)})
 
 
+@functools.cache
 def two_bent():
     """`bent` twice, mirrored and moved apart."""
 
@@ -110,14 +123,14 @@ def is_right(posterior):
 
 
 def test_few_steps_of_flows_that_compile_long_are_compiled_with_less_effort():
-    few, many = ascent(normal()), ascent(normal(), steps=4000)
+    few, many = ascent(normal), ascent(normal, steps=4000)
     assert few.process("realnvp").quick
     assert not few.process("spline").quick
     assert not many.process("realnvp").quick
 
 
 def test_a_good_gaussian_is_enough_and_a_bad_one_says_what_it_lacks():
-    good, bad = ascent(normal()), ascent(bent())
+    good, bad = ascent(normal), ascent(bent)
     rung = BestGaussian()
     posterior = rung.climb(good, KEY)
     assert posterior is not None
@@ -128,7 +141,7 @@ def test_a_good_gaussian_is_enough_and_a_bad_one_says_what_it_lacks():
 
 
 def test_a_flow_bends_what_a_gaussian_cannot():
-    climb, rung = ascent(bent()), Flow()
+    climb, rung = ascent(bent), Flow()
     assert rung.is_due(climb)
     posterior = rung.climb(climb, KEY)
     assert is_right(posterior)
@@ -139,7 +152,7 @@ def test_a_flow_bends_what_a_gaussian_cannot():
 
 def test_one_coordinate_gets_a_spline():
     one = tw.from_function(lambda p: norm.logpdf(p["x"]), {"x": tw.real()})
-    assert ascent(one).richer == "spline"
+    assert ascent(lambda: one).richer == "spline"
 
 
 def counts(d):
@@ -174,17 +187,17 @@ def test_many_coordinates():
 
 
 def test_of_many_coordinates_chains_go_on_from_the_gaussian():
-    climb, rung = ascent(counts(120)[0]), Chains(BestGaussian, Flow)
+    climb, rung = ascent(lambda: counts(120)[0]), Chains(BestGaussian, Flow)
     alone = climb.finish(climb.best_gaussian())
     climb.found["Gaussian"] = dataclasses.replace(alone, verdict=dataclasses.replace(alone.verdict, ok=False))
     assert not Flow().is_due(climb)
     assert rung.is_due(climb)
-    assert Flow().is_due(ascent(bent()))
+    assert Flow().is_due(ascent(bent))
 
 
 def test_chains_go_on_from_a_flow_that_is_not_trusted():
     """A flow fitted for a moment, which for the test's sake is not believed."""
-    climb, rung = ascent(bent(), steps=40), Chains(Flow)
+    climb, rung = ascent(bent, steps=40), Chains(Flow)
     assert not rung.is_due(climb)
     flow = Flow().climb(climb, KEY)
     climb.found["flow"] = dataclasses.replace(flow, verdict=dataclasses.replace(flow.verdict, ok=False))
@@ -197,7 +210,7 @@ def test_chains_go_on_from_a_flow_that_is_not_trusted():
 
 
 def test_each_mode_gets_a_gaussian_of_its_weight():
-    climb, rung = ascent(two_normals()), GaussianEachMode()
+    climb, rung = ascent(two_normals), GaussianEachMode()
     assert climb.has_modes
     assert not any(r.is_due(climb) for r in (BestGaussian(), Flow(), GaussianAgain()))
     assert rung.is_due(climb)
@@ -207,7 +220,7 @@ def test_each_mode_gets_a_gaussian_of_its_weight():
     assert isinstance(posterior.flow, Mixture)
     weights = np.asarray(posterior.flow.weights)
     assert sorted(weights) == pytest.approx([0.2, 0.8], abs=0.03)
-    assert not rung.is_due(ascent(normal()))
+    assert not rung.is_due(ascent(normal))
 
 
 def test_the_modes_are_reported_with_their_shares(tmp_path):
@@ -224,16 +237,17 @@ def test_the_modes_are_reported_with_their_shares(tmp_path):
     assert str(posterior.modes[2]) in tw.report(posterior, tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_ridge_that_several_gaussians_follow_is_no_modes():
-    climb = ascent(ridge(3))
+    climb = ascent(ridge, 3)
     assert climb.modes.far
     assert not climb.has_modes
     assert Flow().is_due(climb)
-    assert ascent(two_bent()).has_modes
+    assert ascent(two_bent).has_modes
 
 
 def test_each_mode_gets_a_flow_where_they_are_few():
-    climb, rung = ascent(two_bent(), steps=300), FlowEachMode()
+    climb, rung = ascent(two_bent, steps=300), FlowEachMode()
     assert not GaussianEachMode().is_enough(GaussianEachMode().climb(climb, KEY))
     assert rung.is_due(climb)
     posterior = rung.climb(climb, KEY)
@@ -245,7 +259,7 @@ def test_each_mode_gets_a_flow_where_they_are_few():
 
 @pytest.mark.slow
 def test_a_flow_is_refitted_over_what_it_left_out():
-    climb, rung = ascent(ridge(2), steps=300), Refit(Flow)
+    climb, rung = ascent(ridge, 2, steps=300), Refit(Flow)
     assert not rung.is_due(climb)
     flow = Flow().climb(climb, KEY)
     assert not flow.verdict.ok
@@ -264,7 +278,7 @@ def test_a_flow_is_refitted_over_what_it_left_out():
 def test_one_flow_learns_from_particles():
     """Eight modes, which separate: log Z is known by quadrature."""
     problem, rung = problems.many_well(6), Particles()
-    climb = ascent(problem.target)
+    climb = ascent(lambda: problem.target)
     assert rung.is_due(climb)
     posterior = rung.climb(climb, KEY)
     assert posterior.verdict.ok
@@ -273,14 +287,14 @@ def test_one_flow_learns_from_particles():
     x = posterior.resample(20_000, seed=1)["x"]
     exact = problem.draw(np.random.default_rng(1), 100_000)
     np.testing.assert_allclose((x > 0).mean(0), (exact > 0).mean(0), atol=0.03)
-    assert not rung.is_due(ascent(normal()))
+    assert not rung.is_due(ascent(normal))
 
 
 def test_a_flow_that_went_astray_gives_way_to_the_gaussian():
     """One step at a rate of a million."""
     posterior = tw.infer(normal(), progress=False)
     assert len(posterior.steps_taken) == 1
-    climb = ascent(normal(), steps=1, learning_rate=1e6)
+    climb = ascent(normal, steps=1, learning_rate=1e6)
     climb.found["flow"] = Flow().climb(climb, KEY)
     assert not climb.found["flow"].verdict.ok
     rung = GaussianAgain()
@@ -290,7 +304,7 @@ def test_a_flow_that_went_astray_gives_way_to_the_gaussian():
 
 
 def test_the_best_is_a_trusted_one_then_one_with_all_modes_then_that_of_the_most_effective_draws():
-    climb = ascent(normal())
+    climb = ascent(normal)
     assert climb.best() is None
     one = BestGaussian().climb(climb, KEY)
     for name, ok, ess in (("poor", False, 300.0), ("trusted", True, 400.0), ("even", False, 900.0)):
@@ -349,7 +363,7 @@ def groups(n_each, y):
 
 def test_where_data_say_little_the_gaussian_is_non_centred_and_the_rungs_go_on_from_there():
     y = np.zeros(10)
-    climb, rung = ascent(groups(0.2, y)), NonCentred()
+    climb, rung = ascent(lambda: groups(0.2, y)), NonCentred()
     before = climb.target
     assert rung.is_due(climb)
     posterior = rung.climb(climb, KEY)
@@ -363,7 +377,7 @@ def test_where_data_say_little_the_gaussian_is_non_centred_and_the_rungs_go_on_f
 
 def test_where_data_say_much_it_stays_as_it_is():
     y = np.random.default_rng(0).normal(0, 1, 10)
-    climb = ascent(groups(100.0, y))
+    climb = ascent(lambda: groups(100.0, y))
     before = climb.target
     assert NonCentred().climb(climb, KEY) is None
     assert climb.target is before
@@ -371,14 +385,14 @@ def test_where_data_say_much_it_stays_as_it_is():
 
 
 def test_a_model_that_tells_nothing_of_its_groups_is_not_non_centred():
-    assert not NonCentred().is_due(ascent(bent()))
+    assert not NonCentred().is_due(ascent(bent))
 
 
 @pytest.mark.parametrize(("even", "dear", "fits"), [(True, 50, 1), (False, 50, 2), (False, 1, 1)])
 def test_a_flow_goes_further_unless_its_weights_are_all_but_even_or_fair_where_steps_are_dear(
     monkeypatch, even, dear, fits
 ):
-    climb = ascent(bent())
+    climb = ascent(bent)
     monkeypatch.setattr(WeighedDraws, "are_even", even)
     monkeypatch.setattr(_ascent, "_DEAR", dear)
     before = len(climb.steps_taken)
@@ -391,7 +405,7 @@ def test_heavy_tails_that_make_no_better_weights_are_not_fitted():
     target = tw.from_function(
         lambda p: student.logpdf(p["x"], 8.0) + norm.logpdf(p["y"]), {"x": tw.real(), "y": tw.real()}
     )
-    made = ascent(target)
+    made = ascent(lambda: target)
     gaussian = made.modes.gaussians[0]
     assert abs(Powers.of(target, gaussian, np.random.default_rng(0)).degrees().min() - 8) < 0.5
     assert HeavyTails().climb(made, KEY) is None

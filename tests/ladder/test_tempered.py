@@ -67,6 +67,7 @@ def test_forty_modes():
     assert problem.coverage(posterior.resample(20_000, seed=1)["x"]) > 0.99
 
 
+@pytest.mark.slow
 def test_a_log_density_of_minus_1e12_far_out_does_not_leave_one_particle():
     """N(1, 1e-5^2 I) in three coordinates, from all over: the first part of the way is one in 1e12."""
     target = tw.from_function(lambda p: norm.logpdf(p["x"], 1.0, 1e-5).sum(), {"x": tw.real(3)})

@@ -25,6 +25,16 @@ def _normal(loc=0.0, scale=1.0):
     return Transformed(StandardNormal((1,)), Affine(np.array([loc]), np.array([scale])))
 
 
+@eqx.filter_jit
+def slopes_of(objective, flow):
+    return eqx.filter_grad(lambda f: objective(f, jax.random.key(0))[0])(flow)
+
+
+@eqx.filter_jit
+def value_of(objective, flow, key, batch=None):
+    return objective(flow, key, *([] if batch is None else [batch]))
+
+
 def _estimates(objective, flow, n):
     """(mean, standard error) of the loss over n keys."""
     losses = np.asarray(
@@ -39,7 +49,7 @@ def test_importance_weights_tighten_the_bound():
     assert abs(-means[0][0] - elbo) < 5 * means[0][1]
     assert -means[0][0] < -means[1][0] < -means[2][0] < LOG_Z + 5 * means[2][1]
     assert LOG_Z + means[2][0] < 0.01
-    exact, _ = ImportanceWeighted(TARGET, 5)(_normal(SHIFT), jax.random.key(0))
+    exact, _ = value_of(ImportanceWeighted(TARGET, 5), _normal(SHIFT), jax.random.key(0))
     np.testing.assert_allclose(-exact, LOG_Z, rtol=1e-12)
 
 
@@ -74,10 +84,10 @@ def test_the_doubly_reparametrised_gradient_is_the_plain_one_with_less_noise():
 def test_the_weights_of_a_mixture_are_left_alone(objective):
     """No gradient passes through the choice of a component: what passes through the density alone is wrong."""
     flow = Mixture([_normal(-1.0), _normal(2.0, 0.5)], [0.3, 0.7])
-    slopes = eqx.filter_grad(lambda f: objective(f, jax.random.key(0))[0])(flow)
+    slopes = slopes_of(objective, flow)
     np.testing.assert_array_equal(slopes.logits, 0.0)
     assert np.any(np.asarray(jax.tree.leaves(slopes.components)[0]) != 0)
-    slopes = eqx.filter_grad(lambda f: ForwardKL(np.array([[2.0], [2.1]]))(f, jax.random.key(0))[0])(flow)
+    slopes = slopes_of(ForwardKL(np.array([[2.0], [2.1]])), flow)
     assert slopes.logits[0] > 0 > slopes.logits[1]
 
 
@@ -108,11 +118,11 @@ def test_forward_kl_is_the_weighted_mean_score():
     log_weights[3] = -np.inf
     weights[3] = 0
     expected = (weights * log_q).sum() / weights.sum()
-    loss, aux = ForwardKL(points, log_weights + 1000)(flow, jax.random.key(0))
+    loss, aux = value_of(ForwardKL(points, log_weights + 1000), flow, jax.random.key(0))
     np.testing.assert_allclose([-loss, aux["elbo"]], expected, rtol=1e-10)
     mean, error = _estimates(ForwardKL(points, log_weights, batch_size=50), flow, 400)
     assert abs(-mean - expected) < 5 * error
-    loss, _ = ForwardKL(points)(flow, jax.random.key(0), (jnp.asarray(points[:7]), None))
+    loss, _ = value_of(ForwardKL(points), flow, jax.random.key(0), (jnp.asarray(points[:7]), None))
     np.testing.assert_allclose(-loss, log_q[:7].mean(), rtol=1e-10)
 
 
@@ -183,7 +193,9 @@ def test_annealing_multiplies_what_it_says(path):
     likelihood = stats.norm.logpdf(np.asarray(target.data["y"])[None], u, 1.0).sum(1)
     for step, beta in ((0, 0.1), (40, 0.5), (1000, 1.0)):
         joint, kl = (
-            ReverseKL(target, 64, path=path, annealing=Annealing(100, 0.1, on)).at(jnp.asarray(step))(flow, key)
+            value_of(
+                ReverseKL(target, 64, path=path, annealing=Annealing(100, 0.1, on)).at(jnp.asarray(step)), flow, key
+            )
             for on in ("joint", "kl")
         )
         np.testing.assert_allclose(joint[0], (log_q - beta * (prior + likelihood)).mean(), rtol=1e-9)
@@ -227,11 +239,11 @@ def test_a_sum_is_that_of_its_parts_in_value_and_gradient():
     """KL(q | p) - log Z, and the cross entropy from a point mass at 2, in closed form."""
     both = Sum((ReverseKL(TARGET, 4096), ForwardKL(np.full((1, 1), 2.0))), (1.0, 0.5))
     flow, key = _normal(0.3), jax.random.key(0)
-    loss, told = both(flow, key)
+    loss, told = value_of(both, flow, key)
     kl, cross = 0.5 * (0.3 - SHIFT) ** 2, -stats.norm.logpdf(2.0, 0.3)
     assert float(loss) == pytest.approx(kl - LOG_Z + 0.5 * cross, abs=0.05)
     assert float(told["elbo"]) == pytest.approx(LOG_Z - kl, abs=0.05)
-    slope = eqx.filter_grad(lambda f: both(f, key)[0])(flow).bijection.loc
+    slope = slopes_of(both, flow).bijection.loc
     assert float(slope[0]) == pytest.approx((0.3 - SHIFT) - 0.5 * (2.0 - 0.3), abs=0.1)
     assert both.evaluations == ReverseKL(TARGET, 4096).evaluations > 0
     with pytest.raises(ValueError, match="`shares` must be one for each of the 2 objectives"):

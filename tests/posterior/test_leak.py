@@ -9,8 +9,8 @@ from jax.scipy.stats import norm
 
 import thalweg as tw
 from thalweg import problems
-from thalweg.bijections import AbstractBijection
-from thalweg.distributions import AbstractDistribution, Transformed
+from thalweg.bijections import AbstractBijection, Identity
+from thalweg.distributions import AbstractDistribution, ContinuouslyIndexed, Transformed
 from thalweg.posterior._leak import Corrected, missed_mass
 
 
@@ -47,6 +47,20 @@ def test_a_part_that_is_left_out_is_found(share, found, seed):
     np.testing.assert_allclose(log_p - log_q, np.log(share), atol=1e-9)
     draws = Corrected(np.asarray(u), np.full(len(u), 1 / len(u)), log_p, np.asarray(log_q))
     sentence = missed_mass(part, target, draws, np.log(share), jax.random.key(seed), doubtful=False)
+    assert ("leave the flow" in (sentence or "")) == found, sentence
+
+
+@pytest.mark.parametrize(("share", "found"), [(1.0, False), (0.9, True)])
+def test_a_part_that_an_indexed_flow_leaves_out_is_found(share, found):
+    target = tw.from_function(lambda p: log_ridge(jnp.stack([p["x"], p["y"]])), {"x": tw.real(), "y": tw.real()})
+    # a layer that moves nothing, by an index that is drawn wider than it is scored: log q is noise about its bound
+    part = ContinuouslyIndexed(Part(share), [Identity((2,))], width=1)
+    part = eqx.tree_at(lambda q: q.layer.index.network.biases[-1], part, jnp.array([[0.4, 0.0]]))
+    u, log_q = part.sample_and_log_q(0, 10_000)
+    log_p = np.asarray(jax.vmap(log_ridge)(u))
+    assert 0.1 < np.std(log_p - log_q) < 1
+    draws = Corrected(np.asarray(u), np.full(len(u), 1 / len(u)), log_p, np.asarray(log_q))
+    sentence = missed_mass(part, target, draws, np.log(share), jax.random.key(0), doubtful=False)
     assert ("leave the flow" in (sentence or "")) == found, sentence
 
 

@@ -34,7 +34,11 @@ def gaussian():
 
 @pytest.mark.parametrize(
     ("flow", "method"),
-    [("realnvp", "imh"), ("gaussian", "neutra"), pytest.param("realnvp", None, marks=pytest.mark.slow)],
+    [
+        pytest.param("realnvp", "imh", marks=pytest.mark.slow),
+        ("gaussian", "neutra"),
+        pytest.param("realnvp", None, marks=pytest.mark.slow),
+    ],
 )
 def test_refined_draws_have_the_known_moments(gaussian, flow, method, tmp_path):
     before = gaussian if flow == "gaussian" else tw.infer(TARGET, flow, steps=400, progress=False)

@@ -285,6 +285,7 @@ def no_jax():
     return model
 
 
+@pytest.mark.slow
 def test_angles_are_proper():
     """PyMC lets its angles go round and round; log evidence by quadrature over one turn."""
     with pm.Model() as model:

@@ -1,7 +1,7 @@
 """Distributions to draw from and to score: exact (base, transformed) and auxiliary (augmented)."""
 
 from thalweg.distributions._augmented import Augmented
-from thalweg.distributions._base import StandardNormal, StudentT
+from thalweg.distributions._base import AbstractBase, StandardNormal, StudentT
 from thalweg.distributions._defensive import DefensiveDraws, defensive_draws
 from thalweg.distributions._distribution import (
     AbstractAuxiliaryDistribution,
@@ -16,6 +16,7 @@ from thalweg.distributions._transformed import Transformed
 
 __all__ = [
     "AbstractAuxiliaryDistribution",
+    "AbstractBase",
     "AbstractDistribution",
     "AbstractSampler",
     "Augmented",

@@ -1,5 +1,6 @@
 """Base distributions."""
 
+import abc
 import functools
 import math
 from typing import Any, ClassVar
@@ -36,8 +37,30 @@ def normals(u: Array, shape: Shape) -> Array:
     return math.sqrt(2) * jax.lax.erf_inv(2 * u - 1).reshape(shape)
 
 
+class AbstractBase(AbstractDistribution):
+    """One whose draws are made of so many numbers in (0, 1): implement `from_uniforms` and `_log_prob`.
+
+    Who needs more random numbers beside a draw's draws all of them at once.
+    """
+
+    context_shape: ClassVar[Shape | None] = None
+
+    @property
+    @abc.abstractmethod
+    def n_uniforms(self) -> int:
+        """How many numbers in (0, 1) a draw is made of."""
+
+    @abc.abstractmethod
+    def from_uniforms(self, u: Array) -> Array:
+        """The draw that `n_uniforms` of them make."""
+
+    def _sample_and_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
+        x = self.from_uniforms(uniforms(key, self.n_uniforms))
+        return x, self._log_prob(x, context)
+
+
 @register
-class StandardNormal(AbstractDistribution):
+class StandardNormal(AbstractBase):
     """N(0, I).
 
     Args:
@@ -48,14 +71,18 @@ class StandardNormal(AbstractDistribution):
     """
 
     shape: Shape = eqx.field(static=True)
-    context_shape: ClassVar[Shape | None] = None
 
     def __init__(self, shape: Any) -> None:
         self.shape = check_sizes("shape", shape)
 
-    def _sample_and_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
-        x = normals(uniforms(key, math.prod(self.shape)), self.shape)
-        return x, self._log_prob(x, context)
+    @property
+    def n_uniforms(self) -> int:
+        """One a coordinate."""
+        return math.prod(self.shape)
+
+    def from_uniforms(self, u: Array) -> Array:
+        """Their quantiles."""
+        return normals(u, self.shape)
 
     def _log_prob(self, x: Array, context: Array | None) -> Scalar:
         return -0.5 * square(x).sum() - 0.5 * math.log(2 * math.pi) * math.prod(self.shape)
@@ -92,7 +119,7 @@ def _chebyshev(coefficients: tuple[float, ...], x: Array) -> Array:
 
 
 @register
-class StudentT(AbstractDistribution):
+class StudentT(AbstractBase):
     r"""The multivariate Student-t with identity scale: $z / \sqrt{g / \nu}$, z ~ N(0, I), g ~ chi-squared(nu).
 
     g is a smooth function of one more normal, its quantile function's: no rejection loop, which compiles and runs
@@ -108,7 +135,6 @@ class StudentT(AbstractDistribution):
 
     shape: Shape = eqx.field(static=True)
     degrees_of_freedom: float = eqx.field(static=True)
-    context_shape: ClassVar[Shape | None] = None
 
     def __init__(self, shape: Any, degrees_of_freedom: Any = 30.0) -> None:
         is_number = isinstance(degrees_of_freedom, int | float | np.number)
@@ -119,19 +145,15 @@ class StudentT(AbstractDistribution):
 
     @property
     def n_uniforms(self) -> int:
-        """How many numbers in (0, 1) a draw is made of."""
+        """One a coordinate, and one for g."""
         return math.prod(self.shape) + 1
 
     def from_uniforms(self, u: Array) -> Array:
-        """The draw that `n_uniforms` of them make; the normal z is the quantiles of all but the last."""
+        """The normal z is the quantiles of all but the last."""
         z = normals(u, u.shape)
         polynomial = _log_chi_squared_polynomial(float(self.degrees_of_freedom))
         log_ratio = _chebyshev(polynomial, jnp.clip(z[-1] / _REACH, -1, 1))
         return z[:-1].reshape(self.shape) * jnp.exp(-0.5 * log_ratio)
-
-    def _sample_and_log_q(self, key: PRNGKeyArray, context: Array | None) -> tuple[Array, Scalar]:
-        x = self.from_uniforms(uniforms(key, self.n_uniforms))
-        return x, self._log_prob(x, context)
 
     def _log_prob(self, x: Array, context: Array | None) -> Scalar:
         nu, d = self.degrees_of_freedom, math.prod(self.shape)

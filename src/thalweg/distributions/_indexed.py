@@ -20,7 +20,7 @@ from thalweg._core import (
     stack_modules,
 )
 from thalweg.bijections import MLP, AbstractBijection, AffineTransformer, Identity, join_context, sum_slopes
-from thalweg.distributions._base import normals, square, uniforms
+from thalweg.distributions._base import AbstractBase, normals, square, uniforms
 from thalweg.distributions._distribution import AbstractAuxiliaryDistribution, AbstractDistribution
 
 _AFFINE = AffineTransformer(max_log_scale=3.0)
@@ -169,14 +169,23 @@ class ContinuouslyIndexed(AbstractAuxiliaryDistribution):
         """(z_0, its log density, standard normals for all indices), of one key or each of many."""
 
         def one(key: Array) -> tuple[Array, Array, Array]:
-            own, noise = jax.random.split(key)
-            return *self.base._sample_and_log_q(own, None), self._noise(noise)
+            if not isinstance(self.base, AbstractBase):
+                own, noise = jax.random.split(key)
+                return *self.base._sample_and_log_q(own, None), self._noise(noise)
+            # each further call of the generator costs about what a layer does
+            n, shape = self.base.n_uniforms, self._noise_shape
+            u = uniforms(key, n + math.prod(shape))
+            w = self.base.from_uniforms(u[:n])
+            return w, self.base._log_prob(w, None), normals(u[n:], shape)
 
         return one(key) if key.ndim == 0 else jax.vmap(one, in_axes=-1, out_axes=-1)(key)
 
+    @property
+    def _noise_shape(self) -> Shape:
+        return self.n_layers, self.index_size
+
     def _noise(self, key: Array) -> Array:
-        shape = self.n_layers, self.index_size
-        return normals(uniforms(key, math.prod(shape)), shape)
+        return normals(uniforms(key, math.prod(self._noise_shape)), self._noise_shape)
 
     def _through(self, step: Callable[..., Any], carry: Any, along: Array, *, inverse: bool = False) -> Any:
         """What `step(layer, carry, numbers)` gives through all layers, of each its own numbers."""
