@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.scipy.stats import norm
 
 import thalweg as tw
@@ -48,6 +49,7 @@ def _counts(n):
     return tw.from_function(log_density, {"s": tw.positive(), "x": tw.real(n)}, y)
 
 
+@pytest.mark.slow
 def test_the_optimum_is_one_and_the_one_that_sketches_find():
     target = _counts(110)
     state = _fitted(target, np.zeros(111), np.eye(111)).state

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.scipy.stats import norm
 
 import thalweg as tw
@@ -100,6 +101,7 @@ def test_a_state_from_a_file_goes_on_to_the_same_bits():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_scale_with_a_tail_to_one_side_is_not_widened_on_and_on():
     """Along the last, short step its curvature at the mean is lower than over the draws."""
     y = np.random.default_rng(0).normal(0, 1.1, 150)

@@ -176,7 +176,7 @@ def counts(d):
 @pytest.mark.slow
 def test_many_coordinates():
     """Sketches of the Gaussian, and the chains that go on from it, are right where d^2 draws would be too many."""
-    target, log_evidence, mean, sd = counts(300)
+    target, log_evidence, mean, sd = counts(150)
     posterior = tw.infer(target, seed=0, progress=False)
     assert posterior.verdict.ok
     assert "one fit" in posterior.steps_taken[0]

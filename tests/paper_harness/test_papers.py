@@ -73,16 +73,17 @@ def test_spreads():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rezende-mohamed", "caterini"])
+@pytest.mark.parametrize("name", ["rezende-mohamed", "kingma", "caterini"])
 def test_every_paper_runs_at_smoke_scale(name):
     command = [sys.executable, "-m", "papers", name, "--scale", "smoke"]
+    env = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"}
     page = ROOT / "papers" / "README.md"
     before = page.read_text() if page.exists() else None
-    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     record = json.loads((ROOT / ".papers" / f"{name}-smoke.json").read_text())
     drawn = list((ROOT / ".papers").glob(f"{name}-*.png"))
-    assert len(drawn) >= 3
+    assert len(drawn) >= (2 if name == "kingma" else 3)
     assert min(figure.stat().st_size for figure in drawn) > 5000
     numbers = [v for c in record["cells"].values() for v in c.values() if isinstance(v, float)]
     assert len(numbers) > 10 and np.isfinite(numbers).all()

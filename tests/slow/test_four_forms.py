@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import thalweg as tw
-from four_forms import FORMS, KIDS, RADON, SCHOOLS, check_form, make_form
+from four_forms import FORMS, KIDS, RADON, check_form, make_form
 
 pytest.importorskip("pymc")
 pytest.importorskip("numpyro")
@@ -71,44 +71,26 @@ def test_every_support_there_and_back():
     assert target.space.shapes["M"] == (2, 2, 3)
     # a unit vector has one number more than dimensions, whose length is lost on the way
     u = np.random.default_rng(0).standard_normal((5, target.size))
-    values = jax.vmap(lambda u: target.constrain(u)[0])(u)
+    values = jax.jit(jax.vmap(lambda u: target.constrain(u)[0]))(u)
     np.testing.assert_allclose(values["w"].sum(1), 1)
     assert (np.diff(values["o"]) > 0).all()
     np.testing.assert_allclose(values["S"], values["S"].swapaxes(1, 2))
     assert (values["above"] > values["p"][:, 0, 0]).all()
-    again = jax.vmap(target.unconstrain)(values)
+    again = jax.jit(jax.vmap(lambda p: target.unconstrain(p)))(values)
     rest = np.ones(target.size, bool)
     rest[target.space.slices["v"]] = False
     np.testing.assert_allclose(again[:, rest], u[:, rest], rtol=1e-6)
-    assert np.isfinite(jax.vmap(target.log_density)(u)).all()
+    assert np.isfinite(jax.jit(jax.vmap(lambda u: target.log_density(u)))(u)).all()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [SCHOOLS, KIDS])
-def test_posteriors_agree(name):
+def test_posteriors_agree():
     draws = {}
     for form in FORMS:
         with jax.enable_x64(False):
-            draws[form] = tw.infer(make_form(name, form), seed=0, progress=False).resample(40_000, seed=1)
-    names = make_form(name, "function").names
+            draws[form] = tw.infer(make_form(KIDS, form), seed=0, progress=False).resample(40_000, seed=1)
+    names = make_form(KIDS, "function").names
     for a, b in itertools.combinations(FORMS, 2):
         for n in names:
             apart = np.abs(draws[a][n].mean(0) - draws[b][n].mean(0)) / draws[a][n].std(0)
             assert np.max(apart) < 0.05, (a, b, n)
-
-
-@pytest.mark.slow
-def test_large_posteriors_agree():
-    """One fit; its draws have the weights that make them any other form's, and these are even."""
-    function = make_form(RADON, "function")
-    params = tw.infer(function, seed=0, progress=False).resample(1000, seed=1)
-    u = jax.vmap(function.unconstrain)(params)
-    here = jax.jit(jax.vmap(function.log_density))(u)
-    there = jax.jit(jax.vmap(lambda u: function.constrain(u)[1]))(u)
-    for form in FORMS[1:]:
-        target = make_form(RADON, form)
-        other = jax.vmap(target.unconstrain)(params)
-        look = jax.jit(lambda u, t=target: jax.lax.map(lambda u: (t.log_density(u), t.constrain(u)[1]), u))
-        log_p, log_det = look(other)
-        log_weights = np.asarray((log_p - log_det) - (here - there))
-        np.testing.assert_allclose(log_weights, log_weights[0], atol=1e-6)

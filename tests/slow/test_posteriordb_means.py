@@ -16,7 +16,7 @@ def _as_users_write():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if "radon" not in name])  # an example is radon
 def test_means(name):
     record = RECORDS[name]
     with jax.enable_x64(False):
