@@ -203,24 +203,16 @@ class ContinuouslyIndexed(AbstractAuxiliaryDistribution):
         w, log_q, noise = self._starts(key)
 
         def step(layer: IndexedLayer, carry: tuple[Array, ...], noise: Array) -> Any:
-            w, total = carry
+            w, total, log_reverse = carry
             u, log_index = layer.index.from_noise(noise, join_context(w, context))
             y, log_det = layer.bijection._apply("_forward_and_log_det", w, context=context)
             z, log_slope = _AFFINE.forward_and_log_slope(y, layer.moves(u, context))
-            return (z, total + log_index - log_det - sum_slopes(log_slope)), (u, z)
+            log_reverse = log_reverse + layer.reverse.log_prob(u, join_context(z, context))
+            return (z, total + log_index - log_det - sum_slopes(log_slope), log_reverse), u
 
-        (z, log_joint), (u, after) = self._through(step, (w, log_q), noise)
+        (z, log_joint, log_reverse), u = self._through(step, (w, log_q, jnp.zeros_like(log_q)), noise)
         z, log_det = self.last._apply("_forward_and_log_det", z, context=context)
-        return z, u, log_joint - log_det, self._log_reverse_along(u, after, context)
-
-    def _log_reverse_along(self, u: Array, z: Array, context: Array | None) -> Array:
-        """Log r(u | z) where what every layer gives is known, (n_layers, ...): of all at once."""
-        arrays, static = eqx.partition(self.layer.reverse, eqx.is_array)
-
-        def one(reverse: ConditionalNormal, u: Array, z: Array) -> Array:
-            return eqx.combine(reverse, static).log_prob(u, join_context(z, context))
-
-        return sum_slopes(jax.vmap(one)(arrays, u, z))
+        return z, u, log_joint - log_det, log_reverse
 
     def _walk_back(
         self, z: Array, along: Array, context: Array | None, *, draw: bool
@@ -284,7 +276,7 @@ class ContinuouslyIndexed(AbstractAuxiliaryDistribution):
         log_base = log_base + jnp.sum(jax.vmap(_log_normal)(noise), 0)
 
         def step(layer: IndexedLayer, carry: tuple[Array, ...], noise: Array) -> Any:
-            w, score, total, along = carry
+            w, score, total, along, log_reverse = carry
             index, pull_index = jax.vjp(lambda w: layer.index.params(join_context(w, context)), w)
             u, log_slope = _AFFINE.forward_and_log_slope(noise, index)
             of_u, of_index = jax.grad(_log_prob_by, (0, 1))(frozen(u), frozen(index))
@@ -297,14 +289,15 @@ class ContinuouslyIndexed(AbstractAuxiliaryDistribution):
             score = frozen(score * jnp.exp(-log_slope))
             of_u = frozen(of_u - pull_moves(pull((score, jnp.ones_like(y)))[0])[0])
             total = total - log_det - sum_slopes(log_slope)
-            return (z, score, total, along + sum_slopes(of_u * (u - frozen(u)))), (u, z)
+            log_reverse = log_reverse + layer.reverse.log_prob(u, join_context(z, context))
+            return (z, score, total, along + sum_slopes(of_u * (u - frozen(u))), log_reverse), None
 
-        begin = (w, score, log_base, jnp.zeros_like(log_base))
-        (z, score, log_joint, along), (u, after) = self._through(step, begin, noise)
+        zero = jnp.zeros_like(log_base)
+        (z, score, log_joint, along, log_reverse), _ = self._through(step, (w, score, log_base, zero, zero), noise)
         z, log_det, score = self.last._apply("_forward_with_score", z, score, context=context)
         along = along + sum_slopes(score * (z - frozen(z)))
         # r's own parameters keep their gradient: its score under q does not have mean zero
-        return z, frozen(log_joint - log_det) + along - self._log_reverse_along(u, after, context)
+        return z, frozen(log_joint - log_det) + along - log_reverse
 
 
 def _check_parts(base: AbstractDistribution, bijections: Sequence[AbstractBijection], context_size: int | None) -> None:
