@@ -166,6 +166,9 @@ def speed():
             groups = {k: v for k, v in record.items() if isinstance(v, dict) and "ratio to thalweg" in v}
             groups = groups or {record["unit"]: record}
             parts.append(f"## {title}\n\n{_compared(name, groups, record['unit'])}\n\n{origin(record)}")
+    indexed = read("indexed")
+    if indexed:
+        parts.append("## Continuously-indexed flows\n\n" + _indexed(indexed))
     growth = read("growth")
     if growth:
         parts.append("## Growth\n\n" + _growth(growth))
@@ -209,6 +212,23 @@ our driver on what the peers' flows are made of, "thalweg by name" on the flow t
 {_compared("step", groups, "ms a step")}
 
 {table(["peak MB", *names], memory)}
+
+{origin(record)}"""
+
+
+def _indexed(record):
+    rows = [
+        [
+            name,
+            *(f"{v['ms a step'][k]['median']:.3g}" for k in ("inner", "indexed")),
+            f"{v['ratio to inner']['indexed']['median']:.2f}",
+        ]
+        for name, v in record.items()
+        if isinstance(v, dict) and "ratio to inner" in v
+    ]
+    return f"""One step of reverse KL by path gradients in {record["setting"]["d"]} dimensions, flows by name with their default sizes, with indices and without.
+
+{table(["flow", "without, ms", "with, ms", "ratio"], rows)}
 
 {origin(record)}"""
 
