@@ -26,14 +26,15 @@ demo: env
 # two thirds of these tests' time was XLA's compiling: with less effort it takes little more than half of that, and what
 # one process has compiled the other finds; the slow ones are compiled as users' programs are
 QUICKLY := --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false
+KEPT = JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.pytest_cache/xla" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1 \
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
 test: env
-	XLA_FLAGS="$(QUICKLY) $(XLA_FLAGS)" JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.pytest_cache/xla" \
-	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
+	XLA_FLAGS="$(QUICKLY) $(XLA_FLAGS)" $(KEPT) \
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" --durations 30 tests
 
 slow: env
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow --durations 15 tests
+	$(KEPT) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow --durations 15 tests
 
 lint: env
 	$(BIN)/ruff check .

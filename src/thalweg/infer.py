@@ -203,9 +203,9 @@ def _draws_of(init: Any) -> Any:
 def _prepare(target: Target) -> None:
     """Compile what a Gaussian's weights ask for, beside the search for a start, which compiles the gradient.
 
-    Not where matrices are factorised: those of two programs, of batches in the model, may wait for each other.
+    Not where matrices are factorised, or Python is called back: those of two programs may wait for each other.
     """
-    if not target.takes_turns:
+    if not target.runs_alone:
         ahead(lambda: rehearse(make_flow("gaussian", target.size), target))
 
 

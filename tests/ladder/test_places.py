@@ -63,15 +63,3 @@ def test_corners_of_a_cube_and_many_dimensions():
     v[:, 0] += 8 * (RNG.random(N) < 0.1)
     far = gaussians([[0] * 50, [8] + [0] * 49], [1, 1], np.log([0.9, 0.1]))
     assert shares(far, v) == pytest.approx([0.9, 0.1], abs=0.02)
-
-
-def test_as_one_they_have_the_moments_of_their_mixture():
-    rng = np.random.default_rng(0)
-    locs, trils = np.array([[-4.0, 1], [3, 0]]), np.array([[[1.0, 0], [0.5, 0.3]], [[2, 0], [-1, 0.7]]])
-    modes = Fitted([Mode(*one) for one in zip(locs, trils, strict=True)], np.log([3, 7]))
-    which = (rng.random(400_000) < 0.7).astype(int)
-    x = locs[which] + (trils[which] @ rng.standard_normal((len(which), 2, 1)))[..., 0]
-    one = modes.as_one()
-    np.testing.assert_allclose(one.loc, x.mean(0), atol=0.03)
-    np.testing.assert_allclose(one.covariance, np.cov(x.T), rtol=0.01, atol=0.02)
-    assert modes.chosen([1]).as_one() is modes.gaussians[1]

@@ -40,6 +40,30 @@ def test_who_takes_turns(data):
     assert not tw.from_function(lambda p: -(p["x"] ** 2), {"x": tw.real()}).takes_turns
 
 
+@jax.custom_jvp
+def outside(x):
+    """-x^2 / 2, by NumPy."""
+    return jax.pure_callback(
+        lambda x: -0.5 * np.asarray(x) ** 2, jax.ShapeDtypeStruct((), x.dtype), x, vmap_method="expand_dims"
+    )
+
+
+@outside.defjvp
+def _(primals, tangents):
+    return outside(*primals), -primals[0] * tangents[0]
+
+
+def test_who_runs_alone():
+    """A callback waits for the pool that it runs in to copy its arguments."""
+    target = tw.from_function(lambda p: outside(p["x"]) + outside(p["y"] - 1), {"x": tw.real(), "y": tw.real()})
+    assert target.runs_alone
+    assert not target.takes_turns
+    assert of_covariance(20).runs_alone
+    assert not of_covariance(2).runs_alone
+    posterior = tw.infer(target, progress=False)
+    assert abs(posterior.log_evidence.value - np.log(2 * np.pi)) < 4 * posterior.log_evidence.standard_error + 1e-6
+
+
 def of_covariance(n, batch=()):
     """A log density with one factorisation of n x n, or a batch of them."""
 

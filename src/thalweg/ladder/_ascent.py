@@ -206,7 +206,7 @@ class Ascent:
         """Fit a flow; further where nobody said how long, and its weights are not all but even."""
         first_key, second_key = split_on_host(key, 2)
         process = self.process(name)
-        if not self.target.takes_turns:
+        if not self.target.runs_alone:
             ahead(lambda: rehearse(start, self.target))
         reached = fit_flow(process, start, name, first_key, self.budget, steps=self.settings["steps"] or STEPS)
         self.ran_off = bool(reached.failed)

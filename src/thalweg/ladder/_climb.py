@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from thalweg._core import PRNGKeyArray, check_shape, named_on_host, split_on_host
 from thalweg.distributions import AbstractSampler
-from thalweg.flows import INDEXED, make_flow
+from thalweg.flows import make_flow
 from thalweg.ladder._ascent import Ascent
 from thalweg.ladder._fits import Budget, Reached, fit_gaussians
 from thalweg.ladder._modes import Fitted
@@ -64,9 +64,7 @@ class Climb:
             return self._auto(ascent, rungs_key)
         if flow == "gaussian":
             return ascent.closed(ascent.finish(ascent.best_gaussian()))
-        # an indexed flow can part one mode in several: it begins over all of them
-        begin = modes.as_one() if flow.startswith(INDEXED) else modes.gaussians[0]
-        start = make_flow(flow, size, **begin.parameters, seed=flow_key)
+        start = make_flow(flow, size, **modes.gaussians[0].parameters, seed=flow_key)
         return ascent.closed(ascent.fit(start, flow, flow_key))
 
     def _ascent(self, weigh_key: PRNGKeyArray, modes: Fitted, gaussian: Reached, starts: Starts) -> Ascent:

@@ -89,16 +89,6 @@ class Fitted(NamedTuple):
         """Some of them."""
         return Fitted([self.gaussians[k] for k in which], self.elbo[which])
 
-    def as_one(self) -> Mode:
-        """The Gaussian that has the mean and covariance of all together, each counted by exp(ELBO)."""
-        if len(self.gaussians) == 1:
-            return self.gaussians[0]
-        share = np.exp(self.elbo - log_sum_exp(self.elbo))
-        loc = share @ np.stack([g.loc for g in self.gaussians])
-        away = np.stack([g.loc - loc for g in self.gaussians])
-        within = np.tensordot(share, np.stack([g.covariance for g in self.gaussians]), 1)
-        return Mode(loc, np.linalg.cholesky(within + (share * away.T) @ away))
-
     def log_density(self, u: np.ndarray) -> np.ndarray:
         """What they make of the target together: the log of the sum of exp(ELBO) times the Gaussians, at rows."""
         return log_sum_exp([e + g.log_prob(u) for g, e in zip(self.gaussians, self.elbo, strict=True)], axis=0)

@@ -13,7 +13,7 @@ import numpy as np
 from thalweg._core import requirement
 from thalweg.targets._data import leaves_with
 from thalweg.targets._target import Target
-from thalweg.targets._turns import needs_turns
+from thalweg.targets._turns import calls_back, needs_turns
 
 _LIBRARIES = tuple(str(Path(file).parent) for file in (jax.__file__, eqx.__file__, np.__file__, __file__))
 
@@ -93,7 +93,7 @@ def check_gradient(target: Target, argument: str) -> Target:
     """Raise one clear error where the gradient at a batch of points cannot be traced; compiles nothing.
 
     Returns:
-        The target, which takes turns where it needs to.
+        The target, which takes turns, or runs alone, where it needs to.
 
     Raises:
         ValueError: with what JAX, or the user's function, says of it.
@@ -108,7 +108,9 @@ def check_gradient(target: Target, argument: str) -> Target:
     except Exception as error:
         must = "have a gradient that jax.grad finds, at many points at once by jax.vmap"
         raise ValueError(f"`{argument}` must {must}; {raised(argument, error)}") from error
-    return target.changed(takes_turns=True) if needs_turns(traced) else target
+    if needs_turns(traced):
+        return target.changed(takes_turns=True)
+    return target.changed(runs_alone=True) if calls_back(traced) else target
 
 
 def check_log_density(target: Target) -> Target:

@@ -68,6 +68,7 @@ class Target(eqx.Module):
         noncentred_space: the same parameters, those whose scale others decide measured from what they are drawn
             around, in units of that scale; None where there are none, or nothing is known of it.
         takes_turns: whether batches of points are evaluated one by one, as matrix factorisations want on a CPU.
+        runs_alone: whether no two of its programs may run at once: it takes turns, or calls back into Python.
     """
 
     space: AbstractSpace
@@ -85,6 +86,7 @@ class Target(eqx.Module):
     name: str = eqx.field(static=True)
     noncentred_space: AbstractSpace | None
     takes_turns: bool = eqx.field(static=True)
+    runs_alone: bool = eqx.field(static=True)
     _coords: tuple[tuple[str, tuple[Any, ...]], ...] = eqx.field(static=True)
     _dims: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
     _original: Original = eqx.field(static=True)
@@ -109,8 +111,10 @@ class Target(eqx.Module):
         dims: Mapping[str, Any] | None = None,
         noncentred_space: AbstractSpace | None = None,
         takes_turns: bool = False,
+        runs_alone: bool = False,
     ) -> None:
-        self.takes_turns, self.noncentred_space = takes_turns, noncentred_space
+        self.takes_turns, self.runs_alone = takes_turns, runs_alone or takes_turns
+        self.noncentred_space = noncentred_space
         self.space, self.log_joint, self.data = space, _in_turn(log_joint), as_data(data)
         self._original = Original(data, self.data)
         self.log_density_in_space = _in_turn(log_density_in_space)
@@ -338,6 +342,7 @@ class Target(eqx.Module):
             "dims": self.dims,
             "noncentred_space": self.noncentred_space,
             "takes_turns": self.takes_turns,
+            "runs_alone": self.runs_alone,
         }
         return Target(**{**same, **changes})
 

@@ -33,22 +33,35 @@ def needs_turns(jaxpr: ClosedJaxpr) -> bool:
     One factorisation and its solve do not wait for each other, but they may for those of another program that runs
     beside them. Of smaller matrices a batch is sooner taken as it is.
     """
-    found = list(_waiting(jaxpr.jaxpr))
+    found = [_work(e) for e in _equations(jaxpr.jaxpr) if e.primitive.name in _WAITING]
     names = [name for name, _ in found]
     several = len(names) > 2 or len(set(names)) < len(names)
     return max((work for _, work in found), default=0) >= (_FEW_TO_THE_POOL if several else _TO_THE_POOL)
 
 
-def _waiting(jaxpr: Jaxpr) -> Any:
+def calls_back(jaxpr: ClosedJaxpr) -> bool:
+    """Whether a traced function calls back into Python.
+
+    The callback waits for its arguments to be copied by the pool that it runs in: two at once, on two cores, for ever.
+    """
+    return any("callback" in e.primitive.name for e in _equations(jaxpr.jaxpr))
+
+
+def _work(equation: Any) -> tuple[str, int]:
+    """(what factorises, how much it is)."""
+    shapes = [x.aval.shape for x in equation.invars]
+    return equation.primitive.name, max(math.prod(shape) for shape in shapes) * shapes[0][-1]
+
+
+def _equations(jaxpr: Jaxpr) -> Any:
+    """All of them, those of inner functions too."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name in _WAITING:
-            shapes = [x.aval.shape for x in equation.invars]  # pyright: ignore[reportAttributeAccessIssue]
-            yield equation.primitive.name, max(math.prod(shape) for shape in shapes) * shapes[0][-1]
+        yield equation
         for inner in jax.tree.leaves(
             list(equation.params.values()), is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr)
         ):
             if isinstance(inner, ClosedJaxpr | Jaxpr):
-                yield from _waiting(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)
+                yield from _equations(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)
 
 
 def in_turns(function: Callable[[Array, Any], Scalar]) -> Callable[[Array, Any], Scalar]:
