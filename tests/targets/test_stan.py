@@ -163,10 +163,10 @@ def test_draws_in_single_precision_are_in_their_supports():
             u = target.in_default_precision().unconstrain
             draws = posterior.sample(50)
             assert np.isfinite([u({k: v[i] for k, v in draws.items()}) for i in range(50)]).all()
-        again = tw.infer(target, "realnvp", init=posterior.resample(500), steps=20, dtype="float64", progress=False)
-        assert np.isfinite(again.log_evidence.value)
-        chains = again.refine("imh", n=160, budget=1.0, progress=False).chains
-        assert chains.dtype == "float64"
+            again = tw.infer(target, "realnvp", init=posterior.resample(500), steps=20, dtype=dtype, progress=False)
+            assert np.isfinite(again.log_evidence.value)
+            chains = again.refine("imh", n=160, budget=1.0, progress=False).chains
+            assert chains.dtype == dtype
 
 
 @pytest.mark.slow
