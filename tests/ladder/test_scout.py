@@ -7,12 +7,15 @@ import pytest
 from jax.scipy.stats import norm
 
 import thalweg as tw
+from thalweg.distributions import Mixture
+from thalweg.flows import make_flow
 from thalweg.ladder import Budget, fit_gaussians_each
 from thalweg.ladder._fits import fit_gaussians
-from thalweg.ladder._modes import Fitted, Mode
+from thalweg.ladder._modes import Fitted, Mode, missed_mode
 from thalweg.ladder._scout import send_scouts, suspects
+from thalweg.posterior import score
 from thalweg.run import Limit, Progress
-from thalweg.targets import find_start
+from thalweg.targets import find_start, log_density_of_rows
 
 
 def product(p):
@@ -151,3 +154,25 @@ def test_several_data_sets_at_once():
         best = found[0].gaussians[0]
         assert best.loc[0] == pytest.approx(200 * y / 201, abs=1e-6)
         assert best.scale_tril[0, 0] == pytest.approx(201**-0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weight", "scale", "is_missed"), [(0.008, 2.5, False), (0.002, 1.0, True), (0.0004, 2.5, True)]
+)
+def test_a_mode_is_left_out_by_the_mass_that_a_flow_has_there(weight, scale, is_missed):
+    """A fifth of the mass in two dimensions, at the wrong share and width: by its middle all three look left out."""
+
+    def flow(share, wide):
+        parts = [
+            make_flow("gaussian", 2, loc=m * np.ones(2), scale_tril=s * np.eye(2)) for m, s in ((8, 0.5), (-8, wide))
+        ]
+        return Mixture(parts, [1 - share, share])
+
+    target = tw.from_function(two_normals, {"x": tw.real(2)})
+    modes = Fitted([Mode(m * np.ones(2), 0.5 * np.eye(2)) for m in (8.0, -8.0)], np.log([0.8, 0.2]))
+    at = np.full((1, 2), -8.0)
+    assert log_density_of_rows(target, at)[0] - score(flow(weight, 0.5 * scale), at)[0] > np.log(67)
+    said = missed_mode(target, flow(weight, 0.5 * scale), modes, jax.random.key(0))
+    assert (said is not None) == is_missed
+    assert said is None or "-8" in said
+    assert missed_mode(target, flow(0.2, 0.5), modes, jax.random.key(0)) is None

@@ -189,10 +189,10 @@ def missed_mode(
 ) -> str | None:
     """A sentence where the flow leaves out modes that matter: too few of the draws that are weighed lie in them.
 
-    That is, the target's density there is more than 5 times too high for it, and one would have fewer than 30 draws;
-    and chains that follow the log density stay in it: from the neck of a funnel they lead back to the flow. Such modes
-    matter if together they hold more than 1 % of the mass, move a mean by more than 0.1 of the flow's sd, or a variance
-    by a fifth.
+    That is, less than a fifth of the mode's mass lies under the flow's density (the mean over draws of the mode of the
+    lesser of 1 and q / p), and so fewer than 30 draws; and chains that follow the log density stay in it: from the neck
+    of a funnel they lead back to the flow. Such modes matter if together they hold more than 1 % of the mass, move a
+    mean by more than 0.1 of the flow's sd, or a variance by a fifth.
     """
     if not modes.far:
         return None
@@ -204,8 +204,12 @@ def missed_mode(
 
     def is_left_out(u: np.ndarray, mass: float) -> bool:
         u = u.astype(own.dtype)
-        excess = float(np.median(log_density_of_rows(target, u) - score(flow, u))) - usual
-        return excess > float(np.log(max(_TOO_HIGH, POOL * mass / _FEWEST)))
+        log_p = log_density_of_rows(target, u)
+        of_it = log_p > -np.inf
+        too_high = log_p[of_it] - usual - score(flow, u)[of_it]
+        # too little at its middle is no mass left out: weights see what draws there are, and mend it
+        held = float(np.exp(np.minimum(-too_high, 0.0)).mean()) if of_it.any() else 1.0
+        return held < 1 / _TOO_HIGH and held * mass * POOL < _FEWEST
 
     lost, heaviest, where = [], -np.inf, modes.gaussians[0].loc
     for mode, elbo in ((modes.gaussians[k], float(modes.elbo[k])) for k in modes.far):
