@@ -24,6 +24,7 @@ from thalweg.bijections import (
     Coupling,
     Covariance,
     Elementwise,
+    FixedAffine,
     GatedTransformer,
     GreaterThan,
     Householder,
@@ -116,6 +117,7 @@ SPLINE = SplineTransformer(bins=3, bound=3.0)
 ROWS = [
     Row("Affine", lambda: Affine(np.array([[1.0, -2.0]]), np.array([[0.5, 3.0]]))),
     Row("TriangularAffine", lambda: TriangularAffine(np.arange(4.0), np.tril(0.3 + np.eye(4)))),
+    Row("FixedAffine", lambda: FixedAffine(np.arange(4.0), np.eye(4)[::-1] + 0.3 * np.tri(4))),
     Row("LocationScale", lambda: LocationScale(np.arange(4.0), 0.5, 4)),
     Row("LocationScale", lambda: LocationScale(1.0, np.tril(0.3 + np.eye(4)), 4), "matrix"),
     Row("LocationScale", lambda: LocationScale(np.arange(4.0), np.arange(1.0, 5.0), 4, walk=True), "walk"),
@@ -138,6 +140,7 @@ ROWS = [
     Row("Coupling", lambda: Coupling(4, AffineTransformer(), **SMALL), "affine", identity=True),
     Row("Coupling", lambda: Coupling(5, AdditiveTransformer(), swap=True, **SMALL), "additive-odd-swap", identity=True),
     Row("Coupling", lambda: Coupling(4, SPLINE, context_size=3, **SMALL), "spline-context", identity=True),
+    Row("Coupling", lambda: Coupling(5, AffineTransformer(), first=1, **SMALL), "first", identity=True),
     Row("Coupling", lambda: Coupling(1, AffineTransformer(), **SMALL), "one-coordinate", identity=True),
     Row("Autoregressive", lambda: Autoregressive(4, AffineTransformer(), **SMALL), "affine", identity=True),
     Row("Autoregressive", lambda: Autoregressive(4, SPLINE, context_size=3, **SMALL), "spline-context", identity=True),

@@ -186,10 +186,11 @@ def test_many_coordinates():
     np.testing.assert_allclose(x.std(0) / sd, 1, atol=0.1)
 
 
-def test_of_many_coordinates_chains_go_on_from_the_gaussian():
+def test_of_too_many_coordinates_chains_go_on_from_the_gaussian(monkeypatch):
     climb, rung = ascent(lambda: counts(120)[0]), Chains(BestGaussian, Flow)
     alone = climb.finish(climb.best_gaussian())
     climb.found["Gaussian"] = dataclasses.replace(alone, verdict=dataclasses.replace(alone.verdict, ok=False))
+    monkeypatch.setattr(Flow, "most", 119)
     assert not Flow().is_due(climb)
     assert rung.is_due(climb)
     assert Flow().is_due(ascent(bent))
@@ -410,3 +411,30 @@ def test_heavy_tails_that_make_no_better_weights_are_not_fitted():
     assert abs(Powers.of(target, gaussian, np.random.default_rng(0)).degrees().min() - 8) < 0.5
     assert HeavyTails().climb(made, KEY) is None
     assert len(made.steps_taken) == 1
+
+
+@functools.cache
+def many_governed():
+    """v ~ N(0, 1), 119 coordinates ~ N(0, e^(0.6 v)); the evidence is 1."""
+
+    def log_density(p):
+        return norm.logpdf(p["v"]) + norm.logpdf(p["x"], 0.0, jnp.exp(0.6 * p["v"])).sum()
+
+    return tw.from_function(log_density, {"v": tw.real(), "x": tw.real(119)})
+
+
+@pytest.mark.slow
+def test_of_many_coordinates_those_that_govern_others_move_them():
+    climb = ascent(many_governed)
+    climb.found["Gaussian"] = BestGaussian().climb(climb, KEY)
+    assert not climb.found["Gaussian"].verdict.ok
+    rung = Flow()
+    assert rung.is_due(climb)
+    posterior = rung.climb(climb, KEY)
+    assert "Gaussian" not in climb.found
+    assert posterior.verdict.ok
+    assert abs(posterior.log_evidence.value) < 0.03
+    draws = posterior.resample(10_000, seed=1)
+    assert abs(draws["v"].mean()) < 0.1
+    assert draws["v"].std() == pytest.approx(1, abs=0.1)
+    assert not Refit(Flow).is_due(climb)

@@ -8,7 +8,15 @@ from thalweg.bijections._coupling import Coupling
 from thalweg.bijections._curved_supports import CholeskyCorrelation, Circular, Covariance, Turned, UnitVector
 from thalweg.bijections._elementwise import ActNorm, Elementwise
 from thalweg.bijections._hyper import Hyper
-from thalweg.bijections._linear import LU, Affine, Permutation, TriangularAffine, random_permutation, reverse
+from thalweg.bijections._linear import (
+    LU,
+    Affine,
+    FixedAffine,
+    Permutation,
+    TriangularAffine,
+    random_permutation,
+    reverse,
+)
 from thalweg.bijections._networks import MLP, MaskedMLP, join_context
 from thalweg.bijections._orthogonal import Householder, Orthogonal, random_orthogonal
 from thalweg.bijections._planar_radial import Planar, Radial
@@ -50,6 +58,7 @@ __all__ = [
     "Coupling",
     "Covariance",
     "Elementwise",
+    "FixedAffine",
     "GatedTransformer",
     "GreaterThan",
     "Householder",

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from thalweg._core import Array, Cost, Seed, Shape, check_positive_int, register
+from thalweg._core import Array, Cost, Seed, Shape, check_positive_int, register, requirement
 from thalweg.bijections._bijection import AbstractBijection
 from thalweg.bijections._networks import MLP, join_context
 from thalweg.bijections._transformers import AbstractTransformer, sum_slopes
@@ -14,7 +14,7 @@ from thalweg.bijections._transformers import AbstractTransformer, sum_slopes
 
 @register
 class Coupling(AbstractBijection):
-    """The first half of a point is kept and drives, through a network, the map of the second half; or vice versa.
+    """The first part of a point is kept and drives, through a network, the map of the second part; or vice versa.
 
     With an additive transformer this is NICE's layer, with an affine one RealNVP's, with a spline a neural spline
     coupling. A point of one coordinate is mapped by trainable constants. Both directions cost one network evaluation.
@@ -24,7 +24,8 @@ class Coupling(AbstractBijection):
     Args:
         size: d, the point's length.
         transformer: the map of each coordinate.
-        swap: keep the second half and map the first.
+        swap: keep the second part and map the first.
+        first: the length of the first part; half of d by default.
         context_size: length of the context the network also reads; None for no context.
         seed: an int or a JAX key, for the network's first weights.
         **network: width, depth and activation of the `MLP`.
@@ -35,6 +36,7 @@ class Coupling(AbstractBijection):
     in_shape: Shape = eqx.field(static=True)
     context_shape: Shape | None = eqx.field(static=True)
     swap: bool = eqx.field(static=True)
+    first: int = eqx.field(static=True)
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
     takes_batches: ClassVar[bool] = True
@@ -45,12 +47,16 @@ class Coupling(AbstractBijection):
         transformer: AbstractTransformer,
         *,
         swap: bool = False,
+        first: int | None = None,
         context_size: int | None = None,
         seed: Seed = 0,
         **network: Any,
     ) -> None:
         size = check_positive_int("size", size)
-        kept = size - size // 2 if swap else size // 2
+        self.first = size // 2 if first is None else first
+        if not 0 <= self.first <= size:
+            raise ValueError(requirement("first", f"be from 0 to size = {size}", first))
+        kept = size - self.first if swap else self.first
         self.transformer = transformer
         self.conditioner = MLP(kept + (context_size or 0), (size - kept) * transformer.n_params, seed=seed, **network)
         self.in_shape, self.swap = (size,), swap
@@ -62,8 +68,8 @@ class Coupling(AbstractBijection):
         return self.in_shape
 
     def _split(self, point: Array) -> tuple[Array, Array]:
-        half = self.in_shape[0] // 2
-        return (point[half:], point[:half]) if self.swap else (point[:half], point[half:])
+        first, second = point[: self.first], point[self.first :]
+        return (second, first) if self.swap else (first, second)
 
     def _join(self, kept: Array, moved: Array) -> Array:
         return jnp.concatenate([moved, kept] if self.swap else [kept, moved])

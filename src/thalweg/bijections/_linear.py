@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from thalweg._core import Array, Cost, Scalar, Seed, Shape, from_numpy, numpy_rng, register, requirement
+from thalweg._core import Array, Cost, Fixed, Scalar, Seed, Shape, from_numpy, numpy_rng, register, requirement
 from thalweg.bijections._bijection import AbstractBijection
 
 _LOG_LIMIT = 60.0
@@ -123,6 +123,63 @@ class TriangularAffine(AbstractBijection):
     def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
         loc, scale_tril, log_det = self._parts(y)
         return solve_triangular(scale_tril, y - loc, lower=True), -log_det
+
+
+@register
+class FixedAffine(AbstractBijection):
+    r"""$y = \mu + M x$ with a fixed matrix M: what layers before it learn is in its coordinates.
+
+    Both directions, and the score, are one product with M or its inverse, which is kept.
+
+    Args:
+        loc: mu, (d,).
+        matrix: M, (d, d).
+
+    Raises:
+        ValueError: if the shapes do not fit, or M has no inverse.
+    """
+
+    loc: Fixed
+    matrix: Fixed
+    inverse_matrix: Fixed
+    log_volume: Fixed
+    in_shape: Shape = eqx.field(static=True)
+    context_shape: ClassVar[Shape | None] = None
+    forward_cost: ClassVar[Cost] = "direct"
+    inverse_cost: ClassVar[Cost] = "direct"
+    takes_batches: ClassVar[bool] = True
+
+    def __init__(self, loc: Any, matrix: Any) -> None:
+        m, d = np.asarray(matrix, float), np.shape(loc)[0]
+        self.in_shape = (d,)
+        if m.shape != (d, d):
+            raise ValueError(requirement("matrix", f"be ({d}, {d})", m.shape))
+        sign, log_volume = np.linalg.slogdet(m)
+        if not (sign and np.isfinite(log_volume)):
+            raise ValueError(requirement("matrix", "have an inverse", "a singular one"))
+        self.loc, self.matrix, self.inverse_matrix, self.log_volume = (
+            Fixed(_floats(a)) for a in (loc, m, np.linalg.inv(m), log_volume)
+        )
+
+    @property
+    def out_shape(self) -> Shape:
+        """(d,)."""
+        return self.in_shape
+
+    def _loc(self, point: Array) -> Array:
+        return self.loc.value.reshape(-1, *[1] * (point.ndim - 1))
+
+    def _log_det(self, point: Array) -> Array:
+        return jnp.broadcast_to(self.log_volume.value, point.shape[1:])
+
+    def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+        return self._loc(x) + self.matrix.value @ x, self._log_det(x)
+
+    def _forward_with_score(self, x: Array, score: Array, context: Array | None) -> tuple[Array, Array, Array]:
+        return *self._forward_and_log_det(x, context), self.inverse_matrix.value.T @ score
+
+    def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Array]:
+        return self.inverse_matrix.value @ (y - self._loc(y)), -self._log_det(y)
 
 
 @register

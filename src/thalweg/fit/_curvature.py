@@ -60,9 +60,10 @@ class CurvatureState(NamedTuple):
     @property
     def scale_tril(self) -> np.ndarray:
         """The covariance's Cholesky factor, (d, d)."""
-        # from the last coordinate to the first the precision is U U', U upper triangular, and the covariance U^-T U^-1
-        upper = np.linalg.cholesky(self.precision[::-1, ::-1])[::-1, ::-1]
-        return _solve(upper.T, np.eye(len(upper)))
+        lower = np.linalg.cholesky(self.precision)
+        # the covariance is A' A, with A the factor's inverse, and so R' R
+        upper = np.linalg.qr(_solve(lower, np.eye(len(lower))))[1]
+        return (upper * np.sign(np.diagonal(upper))[:, None]).T
 
 
 class CurvatureFit(AbstractProcess[CurvatureState]):
@@ -129,8 +130,7 @@ class CurvatureFit(AbstractProcess[CurvatureState]):
         is_lower = elbo < state.known.elbo - state.known.slack and not state.is_known
         if is_lower or not np.isfinite(curvature).all():
             return _taken_back(state), float(state.known.elbo), False
-        rate, precision = _between(state.precision, curvature, rate)
-        newton = np.linalg.cholesky(precision)
+        rate, precision, newton = _between(state.precision, lower, curvature, rate)
         shift = _solve(newton, score[finite].mean(0))
         shift = np.clip(shift, -FARTHEST, FARTHEST)
         shift *= min(1.0, math.sqrt(d) / (rate * float(np.linalg.norm(shift)) + 1e-30))
@@ -158,25 +158,27 @@ def _solve(lower: np.ndarray, b: np.ndarray, *, transposed: bool = False) -> np.
     return solve_triangular(lower, b, lower=True, trans=int(transposed))
 
 
-def _between(old: np.ndarray, new: np.ndarray, rate: float) -> tuple[float, np.ndarray]:
-    """(how far, and where) from one precision on the way to another: not flatter than a share of it in any direction.
+def _between(old: np.ndarray, lower: np.ndarray, new: np.ndarray, rate: float) -> tuple[float, np.ndarray, np.ndarray]:
+    """(how far, where, its factor) from one precision, of factor `lower`, on the way to another.
 
-    Along the draws a log density may curve upwards.
+    Not flatter than a share of it in any direction: along the draws a log density may curve upwards.
     """
     for _ in range(_HALVINGS):
         found = (1 - rate) * old + rate * new
-        if _is_positive(found - LEAST_CURVATURE * old):
-            return rate, found
+        factor = _factor(found)
+        # in float64 a matrix may have a factor, and a larger one none
+        if factor is not None and _factor(found - LEAST_CURVATURE * old) is not None:
+            return rate, found, factor
         rate /= 2
-    return rate, old
+    return rate, old, lower
 
 
-def _is_positive(matrix: np.ndarray) -> bool:
+def _factor(matrix: np.ndarray) -> np.ndarray | None:
+    """Its Cholesky factor, if it is positive."""
     try:
-        np.linalg.cholesky(matrix)
+        return np.linalg.cholesky(matrix)
     except np.linalg.LinAlgError:
-        return False
-    return True
+        return None
 
 
 def _taken_back(state: CurvatureState) -> CurvatureState:

@@ -7,18 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
+from thalweg.bijections import AffineTransformer, Chain, Coupling, FixedAffine
 from thalweg.distributions import Mixture, Transformed
 from thalweg.fit import Fit
 from thalweg.flows import make_flow
 from thalweg.ladder._ascent import FURTHER_STEPS, STEPS, Ascent, Look, is_fair, is_good
 from thalweg.ladder._axes import independent_axes
 from thalweg.ladder._fits import MANY, Reached, affine_weights, fit_flow, fit_gaussians
+from thalweg.ladder._governors import Governors
 from thalweg.ladder._mixture import weigh_components
+from thalweg.ladder._modes import Mode
 from thalweg.ladder._powers import Powers, base_of
 from thalweg.ladder._tempered import temper
 from thalweg.objectives import ForwardKL
 from thalweg.posterior import Posterior, charts_of, follow, metric_of
-from thalweg.targets import find_start
+from thalweg.targets import Target, find_start
+
+_MOST_MOVED = 6.0
+"""The log of how much those that govern may widen or narrow others: a hierarchy's neck is far narrower than its mouth.
+"""
 
 
 class AbstractRung(abc.ABC):
@@ -149,21 +156,47 @@ class HeavyTails(AbstractRung):
 
 
 class Flow(AbstractRung):
-    """A flow on top of the best Gaussian, by path gradients; for longer where its weights are not good."""
+    """A flow on top of the best Gaussian, by path gradients; for longer where its weights are not good.
+
+    Of many coordinates the Gaussian stays as it is, in coordinates of which those that govern the spread of others, as
+    the scale of a hierarchy does, move these through a network of their own: `Governors`.
+    """
 
     name = "flow"
+    most: ClassVar[int] = 4096
+    """Coordinates beyond which matrices of them take too much memory."""
 
     def is_due(self, ascent: Ascent) -> bool:
-        """Unless there are modes that it would not find, or so many coordinates that chains are sooner right."""
+        """Unless there are modes that it would not find, or too many coordinates."""
         unseen = ascent.alone is not None and ascent.alone.verdict.missed_mode and ascent.modes.far
-        return not ascent.has_modes and not unseen and ascent.target.size <= MANY
+        return not ascent.has_modes and not unseen and ascent.target.size <= self.most
 
     def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:
         """Fit it."""
         start_key, fit_key = split_on_host(key, 2)
-        parameters = ascent.modes.gaussians[0].parameters
-        start = make_flow(ascent.richer, ascent.target.size, **parameters, seed=start_key)
-        return ascent.fit(start, ascent.richer, fit_key)
+        size, gaussian = ascent.target.size, ascent.modes.gaussians[0]
+        if size <= MANY:
+            start = make_flow(ascent.richer, size, **gaussian.parameters, seed=start_key)
+            return ascent.fit(start, ascent.richer, fit_key)
+        found = ascent.fit(_of_many(ascent.target, gaussian, ascent.richer, start_key), ascent.richer, fit_key)
+        before = ascent.found.get(BestGaussian.name)
+        # where there are few effective draws their number is chance: chains go on from the higher ELBO
+        if before and before.elbo and found.elbo and found.elbo.value > before.elbo.value:
+            ascent.found.pop(BestGaussian.name)
+        return found
+
+
+def _of_many(target: Target, gaussian: Mode, name: str, key: PRNGKeyArray) -> Transformed:
+    """A flow by name that starts as a Gaussian, which stays, with a layer of what those that govern do to the rest."""
+    plain_key, own_key, look_key = split_on_host(key, 3)
+    plain, size = make_flow(name, target.size, seed=plain_key), target.size
+    layers, matrix = [plain.bijection.bijections[0]], gaussian.scale_tril
+    governors = Governors.of(target, gaussian, numpy_rng(look_key))
+    if governors is not None:
+        first, matrix = len(governors.which), governors.matrix
+        moved = AffineTransformer(max_log_scale=_MOST_MOVED)
+        layers.append(Coupling(size, moved, first=first, width=32, depth=1, seed=own_key))
+    return Transformed(plain.base, Chain([*layers, FixedAffine(gaussian.loc, matrix)]))
 
 
 class Refit(AbstractRung):
@@ -193,7 +226,7 @@ class Refit(AbstractRung):
     def is_due(self, ascent: Ascent) -> bool:
         """Where weights cannot be trusted, of a flow with a map of its own that the reverse KL could be followed for.
 
-        A mode apart is not found by its draws.
+        A mode apart is not found by its draws; of many coordinates chains are sooner right.
         """
         flow = ascent.best(self._after)
         return (
@@ -202,6 +235,7 @@ class Refit(AbstractRung):
             and not flow.verdict.missed_mode
             and flow.log_weights is not None
             and isinstance(flow.flow, Transformed)
+            and ascent.target.size <= MANY
         )
 
     def climb(self, ascent: Ascent, key: PRNGKeyArray) -> Posterior | None:

@@ -13,6 +13,10 @@ from thalweg.mcmc import LatentDensity
 from thalweg.posterior._draws import bends, constrain, pull, push, score
 from thalweg.targets import Target, log_density_of_rows, value_and_score_of_rows
 
+UNSEEN = 0.01
+"""So large a share of the mass may what is more than one Gaussian lack unseen by every check of it, its draws' noise
+least of all: funnels in ten dimensions lacked .001 to .004 of a million draws each, a hierarchy of one observation a
+group, with two necks, .014 to .023, funanas .013 to .026, a banana thirty times as long as wide .024."""
 _MOST_AT_ENDS = 1e-3
 _CHAINS, _ROUNDS, _MORE_ROUNDS, _LEAPS = 384, 16, 64, 4
 _LEAST_LOOKS, _MOST_LOOKS = 2, 10

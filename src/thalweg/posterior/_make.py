@@ -23,7 +23,7 @@ from thalweg.distributions import AbstractSampler, Mixture
 from thalweg.posterior._citation import package_versions
 from thalweg.posterior._draws import WeighedDraws, is_affine, weigh
 from thalweg.posterior._estimates import Estimate
-from thalweg.posterior._leak import Corrected, at_an_end, missed_mass
+from thalweg.posterior._leak import UNSEEN, Corrected, at_an_end, missed_mass
 from thalweg.posterior._posterior import KIND, POOL, SAVED, Posterior, complaint_of
 from thalweg.posterior._tails import look_at_tails
 from thalweg.posterior._verdict import Verdict, judge
@@ -37,10 +37,6 @@ _FINEST = 0.25
 _SHARP, _MORE, _MOST_MORE = 0.005, 5000, 10
 """Nats: a standard error of the evidence that is small enough, since what the verdict may not see is about as large;
 further draws at a time, and how often at most."""
-_UNSEEN = 0.01
-"""So large a share of the mass may what is more than one Gaussian lack unseen by every check of it, its draws' noise
-least of all: funnels in ten dimensions lacked .001 to .004 of a million draws each, a hierarchy of one observation a
-group, with two necks, .014 to .023, funanas .013 to .026, a banana thirty times as long as wide .024."""
 _UNSEEN_PLACES = 0.003
 """So large a one a mixture of Gaussians: places that hold less than 0.005 together are not looked for."""
 _SUSPECT, _LOOKED_AT = 1e6, 200
@@ -140,7 +136,7 @@ def _unseen(flow: AbstractSampler) -> float:
     """The share of the mass that a flow may lack where nothing says so."""
     if is_affine(flow):
         return 0.0
-    return _UNSEEN_PLACES if isinstance(flow, Mixture) and is_affine(flow.components) else _UNSEEN
+    return _UNSEEN_PLACES if isinstance(flow, Mixture) and is_affine(flow.components) else UNSEEN
 
 
 def with_sharper_evidence(posterior: Posterior, key: PRNGKeyArray, limit: Limit) -> Posterior:

@@ -67,7 +67,9 @@ def mean_hessian(target: Target, sparsity: Sparsity, u: np.ndarray) -> np.ndarra
     """The mean, over rows u, of the log density's Hessian, (d, d); inf or NaN where it is at one."""
     n, k = len(u), len(sparsity.directions)
     products = _products(target, np.repeat(u, k, axis=0), np.tile(sparsity.directions, (n, 1)))
-    return sparsity.matrix(products.reshape(n, k, -1).mean(0))
+    # of products that are infinite there is no mean, and who asked finds none
+    with np.errstate(invalid="ignore"):
+        return sparsity.matrix(products.reshape(n, k, -1).mean(0))
 
 
 def sparsity_of(target: Target, point: np.ndarray, rng: np.random.Generator) -> Sparsity | None:
