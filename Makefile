@@ -24,10 +24,11 @@ demo: env
 	$(BIN)/thalweg infer examples/eight_schools/model.py --data examples/eight_schools/data.json --out runs/eight_schools
 
 # two thirds of these tests' time was XLA's compiling: with less effort it takes little more than half of that, and what
-# one process has compiled the other finds; the slow ones are compiled as users' programs are
+# one process has compiled the other finds; the slow ones are compiled as users' programs are; and two threads of BLAS in
+# each of two processes would wait for each other
 QUICKLY := --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false
 KEPT = JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.pytest_cache/xla" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1 \
-	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 OPENBLAS_NUM_THREADS=1
 
 test: env
 	XLA_FLAGS="$(QUICKLY) $(XLA_FLAGS)" $(KEPT) \

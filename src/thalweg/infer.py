@@ -30,7 +30,7 @@ from thalweg._core import (
 )
 from thalweg.distributions import AbstractSampler
 from thalweg.flows import FLOWS, make_flow
-from thalweg.ladder import MANY, Budget, Climb, fit_gaussians_each, turned
+from thalweg.ladder import Budget, Climb, fit_gaussians_each, turned
 from thalweg.posterior import Posterior, from_datatree, rehearse
 from thalweg.run import Checkpoint, Evaluations, Limit, Progress
 from thalweg.targets import Starts, Target, describe_target, find_start
@@ -111,7 +111,7 @@ def infer(
         init = None if init is None else from_datatree(_draws_of(init), target.names)
         if isinstance(flow, str) and flow in ("auto", "gaussian"):
             _prepare(target)
-        inside.enter_context(one_blas_thread(of_numpy=target.size <= MANY))
+        inside.enter_context(one_blas_thread())
         target, starts, climb_key = _start(target, as_key(seed), init)
         kept = None
         if checkpoint is not None:

@@ -3,28 +3,21 @@
 import contextlib
 import importlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from threadpoolctl import ThreadpoolController
 
 
 @contextlib.contextmanager
-def one_blas_thread(*, of_numpy: bool = True) -> Iterator[None]:
-    """Let BLAS use one thread meanwhile.
+def one_blas_thread() -> Iterator[None]:
+    """Let BLAS, NumPy's and the one that XLA calls, use one thread meanwhile.
 
-    XLA calls SciPy's for every single matrix of a batch, and its threads wait for each other there: 128 factorisations
-    of 40 x 40 with their gradients take 4 ms by one thread, as much by two on idle cores, and 400 ms by two where
-    others use these cores as well. Up to 1,600 x 1,600 two threads were no faster. NumPy's are kept for large matrices.
-
-    Args:
-        of_numpy: NumPy's as well.
+    Threads of one call wait for each other, and spin where others use these cores as well, as XLA's do: there a
+    Cholesky factor of 150 x 150 took 224 ms by two threads, of 2,500 x 2,500 3.6 s, and 0.2 ms and 0.22 s by one; 128
+    of 40 x 40 with their gradients, which XLA asks for one by one, 400 ms and 4 ms. On idle cores two were no faster up
+    to 1,600 x 1,600.
     """
     # XLA would load it later, but it must be there to be told; not with thalweg, whose import it would lengthen
     importlib.import_module("scipy.linalg.cython_blas")
     pools = ThreadpoolController()
-    blas = [pool["filepath"] for pool in pools.info() if pool["user_api"] == "blas"]
-    if not of_numpy:
-        # in a wheel, `numpy.libs` or `numpy/.dylibs`
-        blas = [path for path in blas if not any(part.startswith("numpy") for part in Path(path).parts[-3:-1])]
-    with pools.select(filepath=blas).limit(limits=1):
+    with pools.limit(limits=1, user_api="blas"):
         yield

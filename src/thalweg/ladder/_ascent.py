@@ -220,8 +220,7 @@ class Ascent:
         fair = self.target.size > _DEAR and look.khat < _FAIR_KHAT and look.share > share
         if weighed.are_even or fair:
             posterior = self.finish(reached, weighed)
-            # of many coordinates, what the verdict still lacks chains find sooner
-            if posterior.verdict.ok or self.budget.is_over or many:
+            if posterior.verdict.ok or self.budget.is_over:
                 return posterior
         steps = FURTHER_OF_MANY if many else FURTHER_STEPS
         more = fit_flow(process, reached.flow, f"{name}, further", second_key, self.budget, steps=steps)
