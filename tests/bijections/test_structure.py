@@ -15,6 +15,7 @@ from thalweg.bijections import (
     Autoregressive,
     Chain,
     Coupling,
+    FixedAffine,
     Hyper,
     MaskedMLP,
     Permutation,
@@ -151,6 +152,15 @@ def test_permutations():
     assert len(orders) > 10
     with pytest.raises(ValueError, match="`permutation` must hold each of 0"):
         Permutation([0, 0, 2])
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"`matrix` must be \(2, 2\)"):
+        FixedAffine(np.zeros(2), np.eye(3))
+    with pytest.raises(ValueError, match="`matrix` must have an inverse"):
+        FixedAffine(np.zeros(2), np.ones((2, 2)))
+    with pytest.raises(ValueError, match="`first` must be from 0 to size = 3"):
+        Coupling(3, AffineTransformer(), first=4)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
