@@ -103,11 +103,11 @@ class GaussianFit(AbstractProcess[GaussianState]):
     def _step(self, state: GaussianState, key: PRNGKeyArray, index: int) -> tuple[GaussianState, float, bool]:
         since = max(0, index - int(state.cooling)) if state.cooling >= 0 else 0
         rate = self.rate * max(0.02, 1 - since / self.cool_steps) ** 2
-        z = np.random.default_rng([*key_words(key), index]).standard_normal((self.n_pairs, self.target.size))
+        z = np.random.default_rng([*key_words(key), index]).standard_normal((self.n_pairs, state.loc.shape[1]))
         z = np.concatenate([z, -z])
         u = state.loc[:, None] + z @ state.scale_tril.swapaxes(1, 2)
         with np.errstate(over="ignore"):  # a start that runs off is told of by what comes of it
-            flat = in_precision(u.reshape(-1, self.target.size))
+            flat = in_precision(u.reshape(-1, u.shape[2]))
         log_p, score = value_and_score_of_rows(self.target, flat)
         log_p, score = log_p.astype(float).reshape(u.shape[:2]), score.astype(float).reshape(u.shape)
         careful = np.ones(len(u), bool) if self.all_careful else np.arange(len(u)) % (len(u) // self.n_sets) % 2 == 0
