@@ -11,8 +11,10 @@ from jax.scipy.stats import norm
 from jax.scipy.stats import t as student
 
 import thalweg as tw
+from helpers import count_compiles
 from thalweg import problems
 from thalweg.distributions import Mixture
+from thalweg.flows import make_flow
 from thalweg.infer import checked_settings
 from thalweg.ladder import Budget, Climb, _ascent
 from thalweg.ladder._ascent import Ascent
@@ -127,6 +129,27 @@ def test_few_steps_of_flows_that_compile_long_are_compiled_with_less_effort():
     assert few.process("realnvp").quick
     assert not few.process("spline").quick
     assert not many.process("realnvp").quick
+
+
+def test_what_is_compiled_beforehand_is_what_the_fit_of_the_flow_calls(monkeypatch):
+    monkeypatch.setattr(_ascent, "ahead", lambda work: work())
+    climb = ascent(bent)
+    climb.prepare("realnvp")
+    process = climb.process("realnvp")
+    start = make_flow("realnvp", 2, **climb.modes.gaussians[0].parameters, seed=jax.random.key(5))
+    state, key = process.init(start), jax.random.key(6)
+    with count_compiles() as compiles:
+        process.advance(state, key, 0, 3)
+    assert not compiles.count
+
+
+def test_a_flow_is_compiled_beforehand_where_a_gaussian_s_weights_ask_for_one(monkeypatch):
+    begun = []
+    monkeypatch.setattr(_ascent, "ahead", begun.append)
+    for make in (normal, bent):
+        climb = ascent(make)
+        climb.foresee(climb.modes.gaussians[0])
+        assert len(begun) == (make is bent)
 
 
 def test_a_good_gaussian_is_enough_and_a_bad_one_says_what_it_lacks():

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from thalweg._core import PRNGKeyArray, ahead, named_on_host, split_on_host
+from thalweg._core import PRNGKeyArray, ahead, named_on_host, numpy_rng, split_on_host
 from thalweg.diagnostics import all_but_even, importance_ess, psis
 from thalweg.distributions import AbstractSampler
 from thalweg.fit import Fit
 from thalweg.flows import make_flow
-from thalweg.ladder._fits import MANY, Budget, Reached, fit_flow, flow_process
-from thalweg.ladder._modes import Fitted, missed_draws, missed_mode
+from thalweg.ladder._fits import MANY, Budget, Reached, affine_weights, fit_flow, flow_process
+from thalweg.ladder._modes import Fitted, Mode, missed_draws, missed_mode
 from thalweg.ladder._places import places
 from thalweg.objectives import ForwardKL
 from thalweg.posterior import (
@@ -46,7 +46,8 @@ _FAIR_KHAT, _LARGE_SHARE, _FAIR_SHARE = 0.7, 0.9, 0.4
 fair: in 13 fits of three models, k-hat .42 to .77, corrected means were within 0.031 sd of the truth, sds within
 3.3 %."""
 
-
+_FORESEEN = 1000
+"""Draws that tell whether a flow will be asked for."""
 _DEAR, _FAIR_FLOW = 50, 0.8
 """Coordinates from which a flow with so large a share of its draws effective goes no further. On 89 coordinates of a
 hierarchy 500 steps left 83 and 90 % effective at two seeds, 2,500 more, of 9 s, 81 % of the first."""
@@ -201,6 +202,28 @@ class Ascent:
             mesh=self.mesh,
             quick=name in _QUICKLY and (self.settings["steps"] or 0) <= FURTHER_STEPS,
         )
+
+    def foresee(self, best: Mode) -> None:
+        """`prepare` the flow that is fitted next, unless this Gaussian, of the first fits the best, looks fair."""
+        target = self.target
+        if target.size > MANY or target.noncentred is not None or self.budget.is_over:
+            return
+        rng = numpy_rng(named_on_host(self.weigh_key, "foresee"))
+        if not Look.at(affine_weights(target, best, rng, n=_FORESEEN)).is_fair:
+            self.prepare(self.richer)
+
+    def prepare(self, name: str) -> None:
+        """Compile the step of a flow by name, beside whatever goes on."""
+        target = self.target
+        if name == "gaussian" or target.runs_alone:
+            return
+
+        def compile_step() -> None:
+            process = self.process(name)
+            start = make_flow(name, target.size, loc=np.zeros(target.size), scale_tril=np.eye(target.size))
+            process.rehearse(process.init(start), self.weigh_key)
+
+        ahead(compile_step)
 
     def fit(self, start: AbstractSampler, name: str, key: PRNGKeyArray) -> Posterior:
         """Fit a flow; further where nobody said how long, and its weights are not all but even."""

@@ -52,12 +52,16 @@ class Climb:
         """
         gauss_key, rungs_key, flow_key, weigh_key = split_on_host(self.key, 4)
         size = self.target.size
+        ascent = self._ascent(weigh_key, Fitted([], np.empty(0)), Reached(None, {}, ""), starts)
         if not isinstance(flow, str):
             check_shape("flow", np.empty(flow.shape), (size,), "a flow built by hand is a distribution on R^d")
-            nothing = Reached(None, {}, "")
-            ascent = self._ascent(weigh_key, Fitted([], np.empty(0)), nothing, starts)
             return ascent.closed(ascent.fit(flow, self.settings["flow"], flow_key))
-        modes, gaussian = begun or fit_gaussians(self.target, starts, gauss_key, self.budget)
+        if flow == "auto":
+            foresee = ascent.foresee
+        else:
+            foresee = None
+            ascent.prepare(flow)
+        modes, gaussian = begun or fit_gaussians(self.target, starts, gauss_key, self.budget, foresee=foresee)
         ascent = self._ascent(weigh_key, modes, gaussian, starts)
         ascent.say(gaussian.sentence)
         if flow == "auto":

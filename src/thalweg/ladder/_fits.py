@@ -1,6 +1,6 @@
 """What rungs fit: Gaussians from many starts, and flows; each fit says what it did."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +37,8 @@ _SCOUTS, _FEWER_SCOUTS, _FEW = 512, 128, 20
 """Sent uphill from all over; fewer where there are more coordinates than that. Of two modes in five dimensions, one
 with 0.3 of the mass 13 sd away, 128 found both at 12 of 20 seeds, 512 at 19; in 89 dimensions 512 found necks of a
 funnel, whose fits took a minute; where starts are few, as of two Gaussian processes, these alone found no mode."""
+_QUICK = 50
+"""Coordinates up to which a fit is as quick as a look at whether a valley parts two places."""
 MANY = 100
 """Coordinates beyond which one Gaussian is fitted at a time: by its curvature, or by sketches of its covariance."""
 _FEWEST, _FEWEST_INSIDE = 100, 0.1
@@ -114,13 +116,20 @@ def _elbo_of_starts(
 
 
 def fit_gaussians(
-    target: Target, starts: Starts, key: PRNGKeyArray, budget: Budget, *, steps: int = 500, kind: str = "full-rank"
+    target: Target,
+    starts: Starts,
+    key: PRNGKeyArray,
+    budget: Budget,
+    *,
+    steps: int = 500,
+    kind: str = "full-rank",
+    foresee: Callable[[Mode], None] | None = None,
 ) -> tuple[Fitted, Reached]:
     """Fit a full-rank Gaussian from every start, the first carefully, boldly and from wide, and keep the best ELBO.
 
     Then from places uphill of many other points, where there are such that the best one does not reach; where those end
     in other modes, from more such places, until no scout finds another. By all rows of the data: that is no more than
-    the weights will ask for, and its steps have no noise at the end.
+    the weights will ask for, and its steps have no noise at the end. `foresee` is called with the best of the first.
 
     Returns:
         (the modes that starts ended in, the best first; what was done, its flow None).
@@ -135,6 +144,8 @@ def fit_gaussians(
     if budget.is_over:
         missed = NOT_LOOKED_FOR
     else:
+        if foresee is not None:
+            foresee(fitted.gaussians[int(fitted.elbo.argmax())])
         scouts = gaussians.real(_first_scouts(target, starts, fitted.modes(), scout_key), fitted.modes())
         fitted, missed = _look_elsewhere(scouts, fitted, gaussians, else_key, last_keys)
     modes = fitted.modes()
@@ -242,8 +253,8 @@ class _Gaussians(NamedTuple):
         return suspect
 
     def worth_a_fit(self, points: np.ndarray, modes: Fitted) -> np.ndarray:
-        """Which of these, (k,); of many coordinates, where fits take long, those that a valley parts from the best."""
-        if not self._are_many:
+        """Which of these, (k,); where fits take long, those that a valley parts from the best."""
+        if self.target.size <= _QUICK:
             return np.ones(len(points), bool)
         best = modes.gaussians[0]
         ways = [np.stack([best.loc, point]) for point in points]

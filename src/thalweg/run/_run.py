@@ -74,6 +74,10 @@ class AbstractJittedProcess(AbstractProcess[State]):
         state, records = advance(self, state, key, from_numpy(np.int32(first)), from_numpy(np.int32(n)))
         return state, {k: np.asarray(r)[:n] for k, r in records.items()}
 
+    def rehearse(self, state: State, key: PRNGKeyArray) -> None:
+        """Compile what `advance` calls, for states and keys like these, and take no step."""
+        self.advance(state, key, 0, 0)
+
 
 class RunResult(NamedTuple):
     """What a run leaves.
