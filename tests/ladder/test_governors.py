@@ -8,10 +8,13 @@ import pytest
 from jax.scipy.stats import norm
 
 import thalweg as tw
+from thalweg._core import counted, counting
 from thalweg.bijections import random_orthogonal
 from thalweg.ladder._governors import Governors
 from thalweg.ladder._modes import Mode
+from thalweg.run import Evaluations, Limit
 
+UNBOUNDED = Limit.of(None)
 HOLD = np.array([0.5, 0.4, 0.3, 0.2, -0.3])
 TURN = np.asarray(random_orthogonal(5, seed=1).matrix.value, float)
 
@@ -31,9 +34,9 @@ def torn(p):
 
 
 @functools.cache
-def found(log_density, loc=0.0):
+def found(log_density, loc=0.0, limit=UNBOUNDED):
     target = tw.from_function(log_density, {"x": tw.real(6)})
-    return Governors.of(target, Mode(np.full(6, loc), np.eye(6)), np.random.default_rng(0))
+    return Governors.of(target, Mode(np.full(6, loc), np.eye(6)), np.random.default_rng(0), limit)
 
 
 def test_the_scale_of_others_governs_them():
@@ -63,7 +66,7 @@ def test_of_a_correlated_gaussian_too():
         return governed({"x": jnp.linalg.solve(jnp.asarray(tril), p["x"])})
 
     target = tw.from_function(log_density, {"x": tw.real(6)})
-    governors = Governors.of(target, Mode(np.zeros(6), tril), np.random.default_rng(0))
+    governors = Governors.of(target, Mode(np.zeros(6), tril), np.random.default_rng(0), UNBOUNDED)
     np.testing.assert_allclose(governors.matrix @ governors.matrix.T, tril @ tril.T, atol=1e-10)
     first = len(governors.which)
     np.testing.assert_allclose(governors.matrix[governors.which][:, first:], 0, atol=1e-12)
@@ -71,3 +74,12 @@ def test_of_a_correlated_gaussian_too():
 
 def test_a_coordinate_along_which_the_curvature_is_not_a_number_is_passed_over():
     assert 2 not in found(torn).which
+
+
+def test_they_are_not_looked_for_beyond_the_budget():
+    target = tw.from_function(governed, {"x": tw.real(6)})
+    with counting():
+        limit = Limit.of(Evaluations(10))
+        assert Governors.of(target, Mode(np.zeros(6), np.eye(6)), np.random.default_rng(0), limit) is None
+        # one probe along each of six ways, on both sides of it, up and down
+        assert counted().total == 24

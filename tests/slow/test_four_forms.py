@@ -38,7 +38,7 @@ def test_log_density_in_stan(name):
         ("parameters { real x; } model { x ~ normal(0, 1); array[1] real a = {x}; target += a[2]; }", "index 2"),
     ],
 )
-def test_programs_that_compile_but_are_no_targets(program, message):
+def test_programs_that_are_right_but_are_no_targets(program, message):
     with pytest.raises(ValueError, match=message):
         tw.from_stan(program, {"n": 1})
 

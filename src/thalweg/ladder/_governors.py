@@ -6,6 +6,7 @@ import numpy as np
 
 from thalweg._core import in_precision
 from thalweg.ladder._modes import Mode
+from thalweg.run import Limit
 from thalweg.targets import Target, value_and_score_of_rows
 
 _PROBES, _STEP = 2, 0.01
@@ -27,13 +28,14 @@ class Governors(NamedTuple):
     matrix: np.ndarray
 
     @classmethod
-    def of(cls, target: Target, gaussian: Mode, rng: np.random.Generator) -> "Governors | None":
+    def of(cls, target: Target, gaussian: Mode, rng: np.random.Generator, limit: Limit) -> "Governors | None":
         r"""Where the curvature changes most along the way that a coordinate takes the others with it.
 
         Let $A_i$ be half the change of the curvature in the Gaussian's coordinates, $L^\top \nabla^2 \log p\, L$, from
         one sd below the mean to one sd above along coordinate i, the others at their means given it. A Gaussian that
         knows nothing of it loses about $\|A_i\|_F^2 / 4$ nats. One by one the worst is taken, and what it explains with
-        it: of the next only what $A_i$ is among the rest counts. None where no coordinate costs a tenth of a nat.
+        it: of the next only what $A_i$ is among the rest counts. None where no coordinate costs a tenth of a nat, or
+        the limit is reached first: they take 8 d gradients each.
         """
         d, tril, covariance = target.size, gaussian.scale_tril, gaussian.covariance
         ways = covariance / np.sqrt(np.diagonal(covariance))[:, None]
@@ -45,6 +47,8 @@ class Governors(NamedTuple):
                 probe = tril @ _without(own, rng.standard_normal(d))
                 change = _changes(target, gaussian.loc, ways, np.broadcast_to(probe, (d, d))) @ tril
                 cost += (_without(own, change) ** 2).sum(1) / (4 * _PROBES)
+                if limit.is_over:
+                    return None
             cost = np.where(np.isfinite(cost), cost, 0.0)
             cost[which] = 0.0
             if not cost.max() > _WORTH:

@@ -21,7 +21,7 @@ from thalweg.ladder._powers import Powers, base_of
 from thalweg.ladder._tempered import temper
 from thalweg.objectives import ForwardKL
 from thalweg.posterior import Posterior, charts_of, follow, metric_of
-from thalweg.targets import Target, find_start
+from thalweg.targets import find_start
 
 _MOST_MOVED = 6.0
 """The log of how much those that govern may widen or narrow others: a hierarchy's neck is far narrower than its mouth.
@@ -178,7 +178,7 @@ class Flow(AbstractRung):
         if size <= MANY:
             start = make_flow(ascent.richer, size, **gaussian.parameters, seed=start_key)
             return ascent.fit(start, ascent.richer, fit_key)
-        found = ascent.fit(_of_many(ascent.target, gaussian, ascent.richer, start_key), ascent.richer, fit_key)
+        found = ascent.fit(_of_many(ascent, gaussian, start_key), ascent.richer, fit_key)
         before = ascent.found.get(BestGaussian.name)
         # where there are few effective draws their number is chance: chains go on from the higher ELBO
         if before and before.elbo and found.elbo and found.elbo.value > before.elbo.value:
@@ -186,12 +186,13 @@ class Flow(AbstractRung):
         return found
 
 
-def _of_many(target: Target, gaussian: Mode, name: str, key: PRNGKeyArray) -> Transformed:
-    """A flow by name that starts as a Gaussian, which stays, with a layer of what those that govern do to the rest."""
+def _of_many(ascent: Ascent, gaussian: Mode, key: PRNGKeyArray) -> Transformed:
+    """A flow that starts as a Gaussian, which stays, with a layer of what those that govern do to the rest."""
     plain_key, own_key, look_key = split_on_host(key, 3)
-    plain, size = make_flow(name, target.size, seed=plain_key), target.size
+    target, size = ascent.target, ascent.target.size
+    plain = make_flow(ascent.richer, size, seed=plain_key)
     layers, matrix = [plain.bijection.bijections[0]], gaussian.scale_tril
-    governors = Governors.of(target, gaussian, numpy_rng(look_key))
+    governors = Governors.of(target, gaussian, numpy_rng(look_key), ascent.budget.limit)
     if governors is not None:
         first, matrix = len(governors.which), governors.matrix
         moved = AffineTransformer(max_log_scale=_MOST_MOVED)

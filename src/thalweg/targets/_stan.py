@@ -398,6 +398,10 @@ def from_stan(
     translation = translate(text, file, home / "stanc", folder)
     if not translation.parameters:
         raise ValueError(requirement("program", "have parameters", "none", "there is nothing to infer"))
+    tuples = [name for name, kind in translation.parameters.items() if isinstance(kind, list)]
+    if tuples:
+        must, remedy = "have parameters that are arrays", "declare their parts one by one"
+        raise ValueError(requirement("program", must, f"tuples ({', '.join(tuples)})", remedy))
     values = _read_values(data, translation.inputs)
     library = str(build(translation.cpp, home, version))
     model = StanModel(library, values or {})
@@ -453,14 +457,11 @@ def _replicates(derived: Mapping[str, Shape], data: Data) -> dict[str, str]:
 
 
 def _check(model: StanModel) -> None:
-    """Raise for a program that cannot be a target, or that fails at one of a few points.
+    """Raise for a program that fails at one of a few points.
 
     Raises:
         ValueError: in one sentence.
     """
-    declared = sum(model.sizes.values())
-    if declared != model.size:
-        raise ValueError(requirement("program", "have parameters that are arrays", "tuples", "declare them one by one"))
     points = np.random.default_rng(0).uniform(-2, 2, (5, model.size))
     points[0] = 0
     model.log_density(points, gradient=True)

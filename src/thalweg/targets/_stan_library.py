@@ -63,13 +63,13 @@ class Translation(NamedTuple):
 
     Attributes:
         cpp: the program in C++.
-        inputs: name of data -> "int" or "real" (or "complex", or a tuple).
-        parameters: names.
+        inputs: name of data -> "int" or "real" (or "complex", or a list of those where it is a tuple).
+        parameters: name -> the same.
     """
 
     cpp: str
     inputs: dict[str, Any]
-    parameters: list[str]
+    parameters: dict[str, Any]
 
 
 def translate(program: str, name: str, stanc: Path, includes: Path | None) -> Translation:
@@ -97,7 +97,8 @@ def translate(program: str, name: str, stanc: Path, includes: Path | None) -> Tr
                 raise ValueError(requirement("program", "be a Stan program that compiles", _complaint(done.stderr)))
             said.append(done.stdout)
     info = json.loads(said[0])
-    return Translation(said[1], {n: x["type"] for n, x in info["inputs"].items()}, list(info["parameters"]))
+    inputs, parameters = ({n: x["type"] for n, x in info[k].items()} for k in ("inputs", "parameters"))
+    return Translation(said[1], inputs, parameters)
 
 
 def _complaint(text: str) -> str:
