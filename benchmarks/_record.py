@@ -27,7 +27,7 @@ def commit() -> str:
     return _git("rev-parse", "HEAD")
 
 
-def _processor() -> str:
+def processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -47,7 +47,7 @@ def origin_of(packages: Iterable[str], load: float = _LOAD) -> dict[str, Any]:
             "status", "--porcelain", "--", "src", "benchmarks", "examples", "papers/*.py", ":!benchmarks/results"
         ),
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "load when it began": load,

@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks._record import RESULTS, commit, write
+from benchmarks._record import RESULTS, commit, processor, write
 
 SUITES = ("problems", "posteriordb", "regressions", "gym")
 SEEDS = (0, 1, 2)
@@ -260,7 +260,7 @@ def _run(suite, only, seeds, methods):
         for seed, method in itertools.product(seeds, methods):
             of = cells.setdefault(name, {}).setdefault(method, {})
             if str(seed) not in of:
-                of[str(seed)] = {**cell(method, suite, name, seed), "commit": commit()}
+                of[str(seed)] = {**cell(method, suite, name, seed), "commit": commit(), "processor": processor()}
                 result = {"draws": DRAWS.get(suite, 10_000), "cells": cells}
                 write(f"accuracy-{suite}", ["thalweg", "jax", "jaxlib", "numpy", "numpyro"], result)
 

@@ -303,14 +303,16 @@ def accuracy():
 
 
 def _extent(suite, cells):
-    """What of a suite has been measured, and at which commits: what is met so far may be missed by the rest."""
+    """What of a suite has been measured, where and at which commits: what is met so far may be missed by the rest."""
     ours = {name: of["thalweg"] for name, of in cells.items() if of.get("thalweg")}
     seeds = sorted({int(s) for of in ours.values() for s in of})
     commits = sorted({c["commit"][:8] for of in ours.values() for c in of.values()})
+    on = sorted({c["processor"] for of in ours.values() for c in of.values() if "processor" in c})
+    cells_on = f"; cells on {' and '.join(on)}" if len(on) > 1 else ""
     missing = [n for n in names(suite) if n not in ours]
     left = f"Not measured yet: {', '.join(missing)}. " if missing else ""
     few = f" of {', '.join(map(str, SEEDS))}" if len(seeds) < len(SEEDS) else ""
-    return f"{left}Seeds {', '.join(map(str, seeds))}{few}; commits {', '.join(commits)}."
+    return f"{left}Seeds {', '.join(map(str, seeds))}{few}; commits {', '.join(commits)}{cells_on}."
 
 
 def _bar(asked, found, shown, *, most=math.inf, least=-math.inf):

@@ -34,9 +34,9 @@ def torn(p):
 
 
 @functools.cache
-def found(log_density, loc=0.0, limit=UNBOUNDED):
+def found(log_density, loc=0.0):
     target = tw.from_function(log_density, {"x": tw.real(6)})
-    return Governors.of(target, Mode(np.full(6, loc), np.eye(6)), np.random.default_rng(0), limit)
+    return Governors.of(target, Mode(np.full(6, loc), np.eye(6)), np.random.default_rng(0), UNBOUNDED)
 
 
 def test_the_scale_of_others_governs_them():

@@ -206,7 +206,7 @@ class Ascent:
     def foresee(self, best: Mode) -> None:
         """`prepare` the flow that is fitted next, unless this Gaussian, of the first fits the best, looks fair."""
         target = self.target
-        if target.size > MANY or target.noncentred is not None or self.budget.is_over:
+        if target.size > MANY or target.noncentred is not None or target.runs_alone or self.budget.is_over:
             return
         rng = numpy_rng(named_on_host(self.weigh_key, "foresee"))
         if not Look.at(affine_weights(target, best, rng, n=_FORESEEN)).is_fair:
