@@ -6,7 +6,7 @@ import pytest
 from jax.scipy.stats import norm
 
 import thalweg as tw
-from thalweg.ladder._string import is_joined
+from thalweg.ladder._string import is_joined, lead_uphill
 
 
 def _banana(p):
@@ -43,3 +43,18 @@ def test_a_way_over_no_density_is_none():
         lambda p: jnp.where(jnp.abs(p["x"]).sum() < 1, -jnp.inf, norm.logpdf(p["x"]).sum()), {"x": tw.real(1)}
     )
     assert not is_joined(target, np.array([[-2.0], [2.0]]), np.eye(1), 2.0)
+
+
+def test_straight_ways_that_only_rise():
+    target = tw.from_function(_two, {"x": tw.real(2)})
+    places = np.array([[-9.0, -8], [50, -70], [4, 4], [1, 1]])
+    np.testing.assert_array_equal(lead_uphill(target, places, np.array([-4.0, -4]), 2.0), [True, True, False, False])
+    bent = tw.from_function(_banana, {"x": tw.real(2)})
+    np.testing.assert_array_equal(lead_uphill(bent, np.array([[3.0, 9], [0, 4]]), np.zeros(2), 2.0), [False, True])
+
+
+def test_of_a_way_over_no_density_nothing_is_known():
+    target = tw.from_function(
+        lambda p: jnp.where(jnp.abs(p["x"]).sum() < 1, -jnp.inf, norm.logpdf(p["x"]).sum()), {"x": tw.real(1)}
+    )
+    np.testing.assert_array_equal(lead_uphill(target, np.array([[-2.0], [9.0]]), np.full(1, 2.0), 2.0), [False, True])

@@ -13,7 +13,7 @@ from thalweg.flows import tail_degrees_of_freedom
 from thalweg.ladder._mirror import mirrored
 from thalweg.ladder._modes import LEFT_OUT, NATS, Fitted, Mode
 from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send_scouts_each, suspects, unseen
-from thalweg.ladder._string import is_joined
+from thalweg.ladder._string import is_joined, lead_uphill
 from thalweg.objectives import ForwardKL, ReverseKL, Sum
 from thalweg.posterior import NOT_LOOKED_FOR
 from thalweg.run import Checkpoint, Limit, Progress, RunResult, Status, run
@@ -253,10 +253,13 @@ class _Gaussians(NamedTuple):
         return suspect
 
     def worth_a_fit(self, points: np.ndarray, modes: Fitted) -> np.ndarray:
-        """Which of these, (k,); where fits take long, those that a valley parts from the best."""
-        if self.target.size <= _QUICK:
-            return np.ones(len(points), bool)
+        """Which of these, (k,): those from which it is not all the way uphill to the best.
+
+        Where fits take long, those that a valley parts from it, however one bends the way.
+        """
         best = modes.gaussians[0]
+        if self.target.size <= _QUICK:
+            return ~lead_uphill(self.target, points, best.loc, LEFT_OUT)
         ways = [np.stack([best.loc, point]) for point in points]
         return np.array([not is_joined(self.target, way, best.scale_tril, LEFT_OUT) for way in ways])
 

@@ -1,12 +1,24 @@
-"""The way between two places that stays as high as it can."""
+"""The ways between two places: straight, and the one that stays as high as it can."""
 
 import numpy as np
 
 from thalweg._core import in_precision
-from thalweg.targets import Target, value_and_score_of_rows
+from thalweg.targets import Target, log_density_of_rows, value_and_score_of_rows
 
 _POINTS, _ROUNDS, _FIRST = 64, 60, 0.3
 _FASTER, _SLOWER, _LONGEST = 1.3, 0.5, 1.0
+
+
+def lead_uphill(target: Target, places: np.ndarray, to: np.ndarray, most: float) -> np.ndarray:
+    """Whether the straight ways from places, (k, d), `to` another, (d,), never fall by more than `most` nats; (k,).
+
+    So it is everywhere around the mode of a log-concave density.
+    """
+    ways = places[:, None] + np.linspace(0, 1, _POINTS)[:, None] * (to - places[:, None])
+    log_p = log_density_of_rows(target, ways.reshape(-1, target.size)).reshape(len(places), -1)
+    with np.errstate(invalid="ignore"):
+        # of what is not finite on the way nothing is known
+        return (np.maximum.accumulate(log_p, axis=1) - log_p).max(axis=1) <= most
 
 
 def is_joined(target: Target, places: np.ndarray, spread: np.ndarray, most: float) -> bool:
