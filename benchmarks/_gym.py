@@ -6,8 +6,6 @@ says its model itself; the pines are those of spatstat, the process that of Moll
 
 import gzip
 import json
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +13,12 @@ import numpy as np
 from jax.scipy.stats import cauchy, norm
 
 import thalweg as tw
-
-
-def _data():
-    return Path(os.environ["THALWEG_DATA"])
+from benchmarks._record import data_folder
 
 
 def _table(name):
     """(predictors, y) of a file of UCI."""
-    with gzip.open(_data() / "uci" / f"{name}.csv.gz", "rt") as f:
+    with gzip.open(data_folder() / "uci" / f"{name}.csv.gz", "rt") as f:
         rows = np.loadtxt(f, delimiter=",", skiprows=1)
     return rows[:, :-1], rows[:, -1]
 
@@ -132,7 +127,7 @@ def _credit():
 
 def _gym():
     """Name -> (log density, supports, data)."""
-    with np.load(_data() / "inference_gym" / "data.npz") as file:
+    with np.load(data_folder() / "inference_gym" / "data.npz") as file:
         d = dict(file)
     regression = {"w": tw.real(25)}
     schools = {"avg_effect": tw.real(), "log_stddev": tw.real(), "school_effects": tw.real(8)}
@@ -179,7 +174,7 @@ GYM = (
 def load_gym(name):
     """(the target, quantity -> its name among parameters, mean, sd)."""
     density, supports, data = _gym()[name]
-    quantities = json.loads((_data() / "inference_gym" / f"{name}.json").read_text())["quantities"]
+    quantities = json.loads((data_folder() / "inference_gym" / f"{name}.json").read_text())["quantities"]
     own = {k: "w" if "w" in supports else k for k in quantities}
     truth = {own[k]: (np.array(q["mean"]), np.array(q["standard_deviation"])) for k, q in quantities.items()}
     if name == "synthetic_log_gaussian_cox_process":
@@ -192,7 +187,7 @@ def load_gym(name):
 
 def load_regression(name):
     """(the target, its log evidence, means, sds)."""
-    truth = json.loads((_data() / "uci" / "logistic_reference.json").read_text())["targets"][name]
+    truth = json.loads((data_folder() / "uci" / "logistic_reference.json").read_text())["targets"][name]
     x, y = _table(name)
     data = {"x": np.hstack([np.ones((len(x), 1)), _standardised(x)]), "y": y}
     target = tw.from_function(logistic, {"w": tw.real(truth["dim"])}, data, name=name)
@@ -204,7 +199,7 @@ REGRESSIONS = ("pima_diabetes", "german_credit_numeric", "sonar")
 
 def load_pines():
     """The target; no truth is known."""
-    with gzip.open(_data() / "uci" / "finnish_pines.csv.gz", "rt") as f:
+    with gzip.open(data_folder() / "uci" / "finnish_pines.csv.gz", "rt") as f:
         x = np.loadtxt(f, delimiter=",", skiprows=1)
     counts, *_ = np.histogram2d(*x.T, bins=40, range=[[0, 1], [0, 1]])
     cells = np.stack(np.meshgrid(np.arange(40), np.arange(40), indexing="ij"), -1).reshape(-1, 2) / 40

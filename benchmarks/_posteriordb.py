@@ -5,8 +5,6 @@ Source: https://github.com/stan-dev/posteriordb at 28f8d3d6, and MODELS.md besid
 
 import gzip
 import json
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +13,7 @@ from jax.scipy.special import gammaln
 from jax.scipy.stats import beta, cauchy, dirichlet, gamma, norm, t
 
 import thalweg as tw
+from benchmarks._record import data_folder
 
 
 def eight_schools(p, data):
@@ -339,7 +338,7 @@ def as_params(names, row, shapes):
 
 def load(name):
     """(the target, the reference's names of columns, means and sds, and log densities to check by or None)."""
-    folder = Path(os.environ["THALWEG_DATA"]) / "posteriordb"
+    folder = data_folder() / "posteriordb"
     entry = next(p for p in json.loads((folder / "index.json").read_text())["posteriors"] if p["name"] == name)
     with gzip.open(folder / entry["data"]) as f:
         data = {k: np.asarray(v) for k, v in json.load(f).items() if np.ndim(v) or k in SCALARS}

@@ -18,6 +18,17 @@ _LOAD = os.getloadavg()[0]
 """Of the last minute: much above 0 says that other jobs ran beside, and that the figures are not worth quoting."""
 
 
+def data_folder() -> Path:
+    """Where the real data are: $THALWEG_DATA."""
+    folder = Path(os.environ.get("THALWEG_DATA", ""))
+    if not all((folder / name).is_dir() for name in ("posteriordb", "uci", "inference_gym")):
+        got = os.environ.get("THALWEG_DATA") or "nothing"
+        raise SystemExit(
+            f"benchmarks: THALWEG_DATA must be the folder of posteriordb, uci and inference_gym, got {got}; set it"
+        )
+    return folder
+
+
 def _git(*words: str) -> str:
     return subprocess.run(["git", *words], capture_output=True, text=True, cwd=TRIED.parent, check=False).stdout.strip()
 

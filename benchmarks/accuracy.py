@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks._record import RESULTS, commit, processor, write
+from benchmarks._record import RESULTS, commit, data_folder, processor, write
 
 SUITES = ("problems", "posteriordb", "regressions", "gym")
 SEEDS = (0, 1, 2)
@@ -254,6 +254,8 @@ def cell(method, suite, name, seed):
 
 def _run(suite, only, seeds, methods):
     """What is missing of a suite."""
+    if suite != "problems":
+        data_folder()  # before a cell fails without it
     path = RESULTS / f"accuracy-{suite}.json"
     cells = json.loads(path.read_text())["cells"] if path.exists() else {}
     for name in [n for n in names(suite) if not only or n in only]:
