@@ -47,8 +47,10 @@ def test_a_way_over_no_density_is_none():
 
 def test_straight_ways_that_only_rise():
     target = tw.from_function(_two, {"x": tw.real(2)})
-    places = np.array([[-9.0, -8], [50, -70], [4, 4], [1, 1]])
-    np.testing.assert_array_equal(lead_uphill(target, places, np.array([-4.0, -4]), 2.0), [True, True, False, False])
+    # from the last it rises to the other mode first, and falls to where it is higher than at the start
+    places = np.array([[-9.0, -8], [50, -70], [4, 4], [1, 1], [12, 12]])
+    expected = [True, True, False, False, False]
+    np.testing.assert_array_equal(lead_uphill(target, places, np.array([-4.0, -4]), 2.0), expected)
     bent = tw.from_function(_banana, {"x": tw.real(2)})
     np.testing.assert_array_equal(lead_uphill(bent, np.array([[3.0, 9], [0, 4]]), np.zeros(2), 2.0), [False, True])
 
