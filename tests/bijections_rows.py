@@ -44,6 +44,7 @@ from thalweg.bijections import (
     Reshape,
     Scan,
     SigmoidalTransformer,
+    SinhArcsinhTransformer,
     SplineTransformer,
     Squeeze,
     StickBreaking,
@@ -150,6 +151,7 @@ ROWS = [
     Row("BlockAutoregressive", lambda: BlockAutoregressive(4, width=3)),
     Row("BlockAutoregressive", lambda: BlockAutoregressive(1, width=3, depth=1), "one-coordinate"),
     Row("Elementwise", lambda: Elementwise(4, SPLINE), identity=True),
+    Row("Elementwise", lambda: Elementwise(4, SinhArcsinhTransformer(), first=2), "first", identity=True),
     Row("ActNorm", lambda: ActNorm((2, 2, 3)), identity=True),
     Row("Householder", lambda: Householder(4), identity=True),
     Row("Orthogonal", lambda: Orthogonal(np.array([[0.6, -0.8], [0.8, 0.6]]))),
@@ -188,6 +190,7 @@ TRANSFORMERS: dict[str, Callable[[], AbstractTransformer]] = {
     "AdditiveTransformer": AdditiveTransformer,
     "GatedTransformer": GatedTransformer,
     "SigmoidalTransformer": lambda: SigmoidalTransformer(5),
+    "SinhArcsinhTransformer": SinhArcsinhTransformer,
     "SplineTransformer": SplineTransformer,
 }
 

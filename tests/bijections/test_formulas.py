@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import expit, logit, softmax
+from scipy.stats import norm
 
 from helpers import noised, scipy_root
 from thalweg.bijections import (
@@ -13,11 +14,13 @@ from thalweg.bijections import (
     Autoregressive,
     BlockAutoregressive,
     Coupling,
+    Elementwise,
     GatedTransformer,
     Householder,
     Planar,
     Radial,
     SigmoidalTransformer,
+    SinhArcsinhTransformer,
     SplineTransformer,
     Sylvester,
 )
@@ -259,3 +262,20 @@ def test_gated_autoregressive_against_the_paper():
     y, log_det = f.forward_and_log_det(jnp.asarray(x))
     np.testing.assert_allclose(y, gate * x + (1 - gate) * m, rtol=1e-12)
     np.testing.assert_allclose(log_det, np.log(gate).sum(), rtol=1e-12)
+
+
+def test_sinh_arcsinh_against_the_law_of_jones_and_pewsey():
+    tails, skew = 0.6, -0.4
+    limit = 1.0
+    numbers = limit * np.arctanh(np.array([tails, skew]) / limit)
+    f = eqx.tree_at(
+        lambda f: f.params, Elementwise(2, SinhArcsinhTransformer(limit), first=1), jnp.asarray(numbers)[:, None]
+    )
+    x = np.array([0.7, -1.3])
+    y, log_det = f.forward_and_log_det(jnp.asarray(x))
+    np.testing.assert_allclose(y, [np.sinh(np.exp(tails) * (np.arcsinh(x[0]) + skew)), x[1]], rtol=1e-12)
+    # their equation 2, delta = e^-s and epsilon = delta a: the law of y for a normal x
+    delta = np.exp(-tails)
+    angle = delta * np.arcsinh(y[0]) - skew
+    density = delta * np.cosh(angle) / np.sqrt(2 * np.pi * (1 + y[0] ** 2)) * np.exp(-0.5 * np.sinh(angle) ** 2)
+    np.testing.assert_allclose(norm.logpdf(x[0]) - log_det, np.log(density), rtol=1e-12)

@@ -37,6 +37,7 @@ from thalweg.bijections._transformers import (
     AdditiveTransformer,
     AffineTransformer,
     GatedTransformer,
+    SinhArcsinhTransformer,
     SplineTransformer,
     sum_slopes,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "Reshape",
     "Scan",
     "SigmoidalTransformer",
+    "SinhArcsinhTransformer",
     "SplineTransformer",
     "Squeeze",
     "StickBreaking",

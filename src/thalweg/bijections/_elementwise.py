@@ -1,5 +1,6 @@
 """Trainable maps of each coordinate by itself."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -21,6 +22,10 @@ class Elementwise(AbstractBijection):
     Args:
         size: d, the point's length.
         transformer: the map of each coordinate.
+        first: how many are mapped, the rest staying as they are; all by default.
+
+    Raises:
+        ValueError: for a size below 1, or a part longer than the whole.
     """
 
     transformer: AbstractTransformer
@@ -30,10 +35,13 @@ class Elementwise(AbstractBijection):
     forward_cost: ClassVar[Cost] = "direct"
     inverse_cost: ClassVar[Cost] = "direct"
 
-    def __init__(self, size: int, transformer: AbstractTransformer) -> None:
+    def __init__(self, size: int, transformer: AbstractTransformer, *, first: int | None = None) -> None:
         size = check_positive_int("size", size)
+        first = size if first is None else first
+        if not 0 <= first <= size:
+            raise ValueError(requirement("first", f"be from 0 to size = {size}", first))
         self.transformer, self.in_shape = transformer, (size,)
-        self.params = from_numpy(np.zeros((transformer.n_params, size)))
+        self.params = from_numpy(np.zeros((transformer.n_params, first)))
 
     @property
     def out_shape(self) -> Shape:
@@ -41,12 +49,15 @@ class Elementwise(AbstractBijection):
         return self.in_shape
 
     def _forward_and_log_det(self, x: Array, context: Array | None) -> tuple[Array, Scalar]:
-        y, log_slope = self.transformer.forward_and_log_slope(x, self.params)
-        return y, sum_slopes(log_slope)
+        return self._run(x, self.transformer.forward_and_log_slope)
 
     def _inverse_and_log_det(self, y: Array, context: Array | None) -> tuple[Array, Scalar]:
-        x, log_slope = self.transformer.inverse_and_log_slope(y, self.params)
-        return x, sum_slopes(log_slope)
+        return self._run(y, self.transformer.inverse_and_log_slope)
+
+    def _run(self, point: Array, method: Callable[[Array, Array], tuple[Array, Array]]) -> tuple[Array, Scalar]:
+        first = self.params.shape[1]
+        moved, log_slope = method(point[:first], self.params)
+        return jnp.concatenate([moved, point[first:]]), sum_slopes(log_slope)
 
 
 @register

@@ -8,6 +8,7 @@ import numpy as np
 
 from thalweg._core import PRNGKeyArray
 from thalweg.fit._gaussian import cool_down, steps_of
+from thalweg.fit._precision import Factor, scale_tril_of
 from thalweg.fit._sketched import DROP, DROP_IN_ERRORS, FARTHEST, FEWEST, LEAST_CURVATURE, NARROWER, seen, usual
 from thalweg.run import AbstractProcess, Status
 from thalweg.targets import Sparsity, Target, mean_hessian
@@ -24,7 +25,7 @@ class Place(NamedTuple):
 
     Attributes:
         loc: its mean, (d,).
-        precision: (d, d).
+        precision: its entries, (m,).
         elbo: as it was seen last.
         slack: by how much that of the next one may be lower.
     """
@@ -40,7 +41,7 @@ class CurvatureState(NamedTuple):
 
     Attributes:
         loc: the mean, (d,).
-        precision: (d, d).
+        precision: its entries, (m,), those of the Hessian's `Sparsity`.
         known: the Gaussian before, to go back to.
         trust: how far steps go, 1 at most.
         cooling: the step at which cooling down began, -1 before.
@@ -57,14 +58,6 @@ class CurvatureState(NamedTuple):
         """Whether it stands where the ELBO was seen last."""
         return np.array_equal(self.loc, self.known.loc)
 
-    @property
-    def scale_tril(self) -> np.ndarray:
-        """The covariance's Cholesky factor, (d, d)."""
-        lower = np.linalg.cholesky(self.precision)
-        # the covariance is A' A, with A the factor's inverse, and so R' R
-        upper = np.linalg.qr(_solve(lower, np.eye(len(lower))))[1]
-        return (upper * np.sign(np.diagonal(upper))[:, None]).T
-
 
 class CurvatureFit(AbstractProcess[CurvatureState]):
     r"""Natural-gradient variational inference with N(m, P^-1), the Hessian of log p known from a few products.
@@ -73,7 +66,8 @@ class CurvatureFit(AbstractProcess[CurvatureState]):
     clipped; both means over antithetic draws. rho is halved until P keeps a share of what it was in all directions.
     What lowers the ELBO beyond its noise is taken back.
 
-    It costs O(d^3) a step, whatever the sparsity. Source: Khan and Lin 2017; Khan and Rue 2023.
+    The precision has the entries that the Hessian has, and so a sparse factor: of a chain or a hierarchy a step costs
+    O(d). Source: Khan and Lin 2017; Khan and Rue 2023.
 
     Args:
         target: the log density.
@@ -96,13 +90,15 @@ class CurvatureFit(AbstractProcess[CurvatureState]):
         """Antithetic pairs of draws a step."""
         return max(4, min(_MOST_PAIRS, _PRODUCTS // (2 * len(self.sparsity.directions))))
 
-    def init(self, loc: np.ndarray, scale_tril: np.ndarray) -> CurvatureState:
-        """The state before the first step: N(loc, scale_tril scale_tril')."""
-        loc = np.array(loc, float)
-        inverse = _solve(np.asarray(scale_tril, float), np.eye(len(loc)))
-        precision = inverse.T @ inverse
+    def init(self, loc: np.ndarray, sd: np.ndarray) -> CurvatureState:
+        """The state before the first step: independent normals, loc and sd (d,)."""
+        loc, precision = np.array(loc, float), self.sparsity.diagonal(np.asarray(sd, float) ** -2.0)
         known = Place(loc, precision, np.array(-np.inf), np.array(DROP))
         return CurvatureState(loc, precision, known, np.array(1.0), np.array(-1))
+
+    def scale_tril(self, state: CurvatureState) -> np.ndarray:
+        """The covariance's Cholesky factor, (d, d)."""
+        return scale_tril_of(self.sparsity.matrix(state.precision).toarray())
 
     def advance(
         self, state: CurvatureState, key: PRNGKeyArray, first: int, n: int
@@ -113,30 +109,27 @@ class CurvatureFit(AbstractProcess[CurvatureState]):
     def _step(self, state: CurvatureState, key: PRNGKeyArray, index: int) -> tuple[CurvatureState, float, bool]:
         since = max(0, index - int(state.cooling)) if state.cooling >= 0 else 0
         rate = float(state.trust) * self.rate * max(0.02, 1 - since / self.cool_steps) ** 2
-        lower, d = np.linalg.cholesky(state.precision), self.target.size
-
-        def spread(z: np.ndarray) -> np.ndarray:
-            return _solve(lower, z.T, transposed=True).T
-
-        z, log_p, score = seen(self.target, key, index, state.loc, self.n_pairs, spread)
+        factor, d = self._factor(state.precision), self.target.size
+        if factor is None:
+            return _taken_back(state), float(state.known.elbo), False
+        z, log_p, score = seen(self.target, key, index, state.loc, self.n_pairs, factor.spread)
         terms = log_p + 0.5 * (z**2).sum(1)
         # of an antithetic pair both, or the mean score has the noise of one alone
         finite = np.tile(np.logical_and(*np.split(usual(terms) & np.isfinite(score).all(axis=1), 2)), 2)
         if finite.mean() < FEWEST:
             return _taken_back(state), float(state.known.elbo), False
-        terms, drawn = terms[finite], (state.loc + spread(z[finite]))
-        elbo = float(terms.mean() - np.log(np.diagonal(lower)).sum() + 0.5 * d * _LOG_2PI)
+        terms, drawn = terms[finite], (state.loc + factor.spread(z[finite]))
+        elbo = float(terms.mean() - factor.log_det + 0.5 * d * _LOG_2PI)
         curvature = -mean_hessian(self.target, self.sparsity, drawn)
         is_lower = elbo < state.known.elbo - state.known.slack and not state.is_known
         if is_lower or not np.isfinite(curvature).all():
             return _taken_back(state), float(state.known.elbo), False
-        rate, precision, newton = _between(state.precision, lower, curvature, rate)
-        shift = _solve(newton, score[finite].mean(0))
-        shift = np.clip(shift, -FARTHEST, FARTHEST)
+        rate, precision, newton = self._between(state.precision, factor, curvature, rate)
+        shift = np.clip(newton.whiten(score[finite].mean(0)), -FARTHEST, FARTHEST)
         shift *= min(1.0, math.sqrt(d) / (rate * float(np.linalg.norm(shift)) + 1e-30))
         slack = max(DROP, DROP_IN_ERRORS * float(terms.std()) / math.sqrt(len(terms)))
         new = CurvatureState(
-            state.loc + rate * _solve(newton, shift, transposed=True),
+            state.loc + rate * newton.spread(shift[None])[0],
             precision,
             Place(state.loc, state.precision, np.array(elbo), np.array(slack)),
             np.asarray(min(1.0, 2 * float(state.trust))),
@@ -144,41 +137,30 @@ class CurvatureFit(AbstractProcess[CurvatureState]):
         )
         return new, elbo, True
 
+    def _factor(self, precision: np.ndarray) -> Factor | None:
+        return Factor.of(self.sparsity.matrix(precision))
+
+    def _between(
+        self, old: np.ndarray, factor: Factor, new: np.ndarray, rate: float
+    ) -> tuple[float, np.ndarray, Factor]:
+        """(how far, where, its factor) from one precision, of this `factor`, on the way to another.
+
+        Not flatter than a share of it in any direction: along the draws a log density may curve upwards.
+        """
+        for _ in range(_HALVINGS):
+            found = (1 - rate) * old + rate * new
+            newton = self._factor(found)
+            # in float64 a matrix may have a factor, and a larger one none
+            if newton is not None and self._factor(found - LEAST_CURVATURE * old) is not None:
+                return rate, found, newton
+            rate /= 2
+        return rate, old, factor
+
     def review(
         self, state: CurvatureState, history: dict[str, np.ndarray], *, steps: int, hurry: bool
     ) -> tuple[CurvatureState, Status | None]:
         """Cool down once the ELBO has settled; stop when cool."""
         return cool_down(state, history["elbo"], self.chunk, self.cool_steps, now=hurry, steps=steps)
-
-
-def _solve(lower: np.ndarray, b: np.ndarray, *, transposed: bool = False) -> np.ndarray:
-    """A lower triangular matrix's inverse, or its transpose's, times b."""
-    from scipy.linalg import solve_triangular  # 0.2 s, which `import thalweg` shall not cost
-
-    return solve_triangular(lower, b, lower=True, trans=int(transposed))
-
-
-def _between(old: np.ndarray, lower: np.ndarray, new: np.ndarray, rate: float) -> tuple[float, np.ndarray, np.ndarray]:
-    """(how far, where, its factor) from one precision, of factor `lower`, on the way to another.
-
-    Not flatter than a share of it in any direction: along the draws a log density may curve upwards.
-    """
-    for _ in range(_HALVINGS):
-        found = (1 - rate) * old + rate * new
-        factor = _factor(found)
-        # in float64 a matrix may have a factor, and a larger one none
-        if factor is not None and _factor(found - LEAST_CURVATURE * old) is not None:
-            return rate, found, factor
-        rate /= 2
-    return rate, old, lower
-
-
-def _factor(matrix: np.ndarray) -> np.ndarray | None:
-    """Its Cholesky factor, if it is positive."""
-    try:
-        return np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        return None
 
 
 def _taken_back(state: CurvatureState) -> CurvatureState:

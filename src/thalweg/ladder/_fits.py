@@ -16,7 +16,7 @@ from thalweg.ladder._scout import Scouts, send_scouts, send_scouts_between, send
 from thalweg.ladder._string import is_joined, lead_uphill
 from thalweg.objectives import ForwardKL, ReverseKL, Sum
 from thalweg.posterior import NOT_LOOKED_FOR
-from thalweg.run import Checkpoint, Limit, Progress, RunResult, Status, run
+from thalweg.run import Checkpoint, Limit, Progress, Status, run
 from thalweg.targets import (
     Sparsity,
     Stack,
@@ -41,6 +41,8 @@ _QUICK = 50
 """Coordinates up to which a fit is as quick as a look at whether a valley parts two places."""
 MANY = 100
 """Coordinates beyond which one Gaussian is fitted at a time: by its curvature, or by sketches of its covariance."""
+_FAR_BELOW = 10.0
+"""Nats a coordinate by which a fit of each by itself may be worse than the best Gaussian, and go on."""
 _FEWEST, _FEWEST_INSIDE = 100, 0.1
 """Draws by which a start's ELBO is judged; the share of them where there is density."""
 _SUSPECT = 1e6
@@ -231,7 +233,9 @@ class _Gaussians(NamedTuple):
         """From points, (k, d), that are uphill of what is near already, of `modes`."""
         if not len(points):
             return Fitted([], np.empty(0))
-        return self._but_artefacts(self._fitted(name, points, key, judge_key)[1], modes.elbo.max())
+        best = float(modes.elbo.max())
+        _, fitted = self._fitted(name, points, key, judge_key, least=best - _FAR_BELOW * self.target.size)
+        return self._but_artefacts(fitted, best)
 
     def _but_artefacts(self, fitted: Fitted, known: float) -> Fitted:
         """With an ELBO of -inf for those that rounding alone makes better than what is known."""
@@ -281,33 +285,48 @@ class _Gaussians(NamedTuple):
         return self.target.size > MANY
 
     def _fitted(
-        self, name: str, points: np.ndarray, key: PRNGKeyArray, judge_key: PRNGKeyArray, first: Starts | None = None
+        self,
+        name: str,
+        points: np.ndarray,
+        key: PRNGKeyArray,
+        judge_key: PRNGKeyArray,
+        first: Starts | None = None,
+        least: float = -np.inf,
     ) -> tuple[np.ndarray, Fitted]:
         name = f"{self.kind} {name}"
         scale_tril = first.scale_tril if first else None
         if self._are_many:
-            (point,) = points
-            result = self._one(name, point, scale_tril, key)
-            loc, tril = result.state.loc[None], result.state.scale_tril[None]
-            return result.history["elbo"], _judged(self.target, loc, tril, judge_key)
+            elbo, loc, tril = self._one(name, points[0], scale_tril, key, least)
+            return elbo, _judged(self.target, loc[None], tril[None], judge_key)
         process = GaussianFit(self.target, all_careful=first is None)
         state = process.init(points, scale_tril, widest=_WIDEST if first else None)
         result = run(process, state, key, steps=self.steps, name=name, **self._bounds)
         return result.history["elbo"], _judged(self.target, result.state.loc, result.state.scale_tril, judge_key)
 
-    def _one(self, name: str, point: np.ndarray, scale_tril: np.ndarray | None, key: PRNGKeyArray) -> RunResult:
-        """Each coordinate by itself first, unless their covariance is known about; then together."""
+    def _one(
+        self, name: str, point: np.ndarray, scale_tril: np.ndarray | None, key: PRNGKeyArray, least: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each coordinate by itself first, unless their covariance is known about; then, from `least` on, together."""
         alone_key, key = split_on_host(key, 2)
         if scale_tril is None:
             process = MeanFieldFit(self.target)
             state, steps = process.init(point, 1.0), process.steps
-            alone = run(process, state, alone_key, steps=steps, name=f"{name}, each coordinate", **self._bounds).state
-            point, scale_tril = alone.loc, np.diag(np.exp(alone.log_sd))
+            alone = run(process, state, alone_key, steps=steps, name=f"{name}, each coordinate", **self._bounds)
+            point, sd, elbo = alone.state.loc, np.exp(alone.state.log_sd), alone.history["elbo"]
+            if len(elbo) and elbo[-1] < least:
+                return elbo, point, np.diag(sd)
+            scale_tril = np.diag(sd)
+        else:
+            # given the others, as fits of each coordinate by itself have it
+            sd = 1 / np.linalg.norm(np.linalg.inv(scale_tril), axis=0)
+        bounds = {"steps": self.steps, "name": name, **self._bounds}
         if self.sparsity is not None:
             curved = CurvatureFit(self.target, self.sparsity)
-            return run(curved, curved.init(point, scale_tril), key, steps=self.steps, name=name, **self._bounds)
+            result = run(curved, curved.init(point, sd), key, **bounds)
+            return result.history["elbo"], result.state.loc, curved.scale_tril(result.state)
         sketched = SketchedFit(self.target)
-        return run(sketched, sketched.init(point, scale_tril), key, steps=self.steps, name=name, **self._bounds)
+        result = run(sketched, sketched.init(point, scale_tril), key, **bounds)
+        return result.history["elbo"], result.state.loc, result.state.scale_tril
 
     @property
     def _bounds(self) -> dict[str, Any]:

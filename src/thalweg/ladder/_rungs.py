@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._core import PRNGKeyArray, numpy_rng, split_on_host
-from thalweg.bijections import AffineTransformer, Chain, Coupling, FixedAffine
+from thalweg.bijections import AffineTransformer, Chain, Coupling, Elementwise, FixedAffine, SinhArcsinhTransformer
 from thalweg.distributions import Mixture, Transformed
 from thalweg.fit import Fit
 from thalweg.flows import make_flow
@@ -187,7 +187,10 @@ class Flow(AbstractRung):
 
 
 def _of_many(ascent: Ascent, gaussian: Mode, key: PRNGKeyArray) -> Transformed:
-    """A flow that starts as a Gaussian, which stays, with a layer of what those that govern do to the rest."""
+    """A flow that starts as a Gaussian, which stays, with a layer of what those that govern do to the rest.
+
+    They have tails of their own: the log of a hierarchy's scale falls into the neck as an exponential does.
+    """
     plain_key, own_key, look_key = split_on_host(key, 3)
     target, size = ascent.target, ascent.target.size
     plain = make_flow(ascent.richer, size, seed=plain_key)
@@ -196,6 +199,7 @@ def _of_many(ascent: Ascent, gaussian: Mode, key: PRNGKeyArray) -> Transformed:
     if governors is not None:
         first, matrix = len(governors.which), governors.matrix
         moved = AffineTransformer(max_log_scale=_MOST_MOVED)
+        layers.append(Elementwise(size, SinhArcsinhTransformer(), first=first))
         layers.append(Coupling(size, moved, first=first, width=32, depth=1, seed=own_key))
     return Transformed(plain.base, Chain([*layers, FixedAffine(gaussian.loc, matrix)]))
 

@@ -1,6 +1,6 @@
 """The curvature of a log density of many coordinates, where each meets but a few of the others."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,24 +25,32 @@ class Sparsity(NamedTuple):
         directions: those vectors, (k, d): one unit vector for each coordinate that meets many, and sums of unit
             vectors whose columns have no entry in the same row.
         many: the coordinates that meet many.
-        row: of each entry between others.
+        row: of each entry on the diagonal or below it, (m,).
         column: of it.
-        product: which of the products holds it.
+        where: in which two of all k d numbers of the products it is, itself and its mirror image, (2, m).
     """
 
     directions: np.ndarray
     many: np.ndarray
     row: np.ndarray
     column: np.ndarray
-    product: np.ndarray
+    where: np.ndarray
 
-    def matrix(self, products: np.ndarray) -> np.ndarray:
-        """The Hessian, (d, d), of which these are the products with `directions`, (k, d)."""
-        hessian = np.zeros((products.shape[1],) * 2)
-        hessian[self.row, self.column] = products[self.product, self.row]
-        hessian[self.many] = products[: len(self.many)]
-        hessian[:, self.many] = products[: len(self.many)].T
-        return 0.5 * (hessian + hessian.T)
+    def entries(self, products: np.ndarray) -> np.ndarray:
+        """Of the Hessian, (m,), of which these are the products with `directions`, (k, d)."""
+        return products.ravel()[self.where].mean(0)
+
+    def diagonal(self, values: np.ndarray) -> np.ndarray:
+        """The entries, (m,), of a matrix that has these, (d,), on its diagonal and no others."""
+        return np.where(self.row == self.column, values[self.row], 0.0)
+
+    def matrix(self, entries: np.ndarray) -> Any:
+        """The symmetric matrix of these entries, in SciPy's compressed columns, (d, d)."""
+        from scipy.sparse import csc_array
+
+        below = self.row != self.column
+        row, column = (np.append(a, b[below]) for a, b in ((self.row, self.column), (self.column, self.row)))
+        return csc_array((np.append(entries, entries[below]), (row, column)), shape=(self.directions.shape[1],) * 2)
 
 
 def _product_rows(target: Target, rows: tuple[Array, Array]) -> Array:
@@ -64,12 +72,12 @@ def _products(target: Target, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def mean_hessian(target: Target, sparsity: Sparsity, u: np.ndarray) -> np.ndarray:
-    """The mean, over rows u, of the log density's Hessian, (d, d); inf or NaN where it is at one."""
+    """Entries, (m,), of the mean over rows u of the log density's Hessian; inf or NaN where one is."""
     n, k = len(u), len(sparsity.directions)
     products = _products(target, np.repeat(u, k, axis=0), np.tile(sparsity.directions, (n, 1)))
     # of products that are infinite there is no mean, and who asked finds none
     with np.errstate(invalid="ignore"):
-        return sparsity.matrix(products.reshape(n, k, -1).mean(0))
+        return sparsity.entries(products.reshape(n, k, -1).mean(0))
 
 
 def sparsity_of(target: Target, point: np.ndarray, rng: np.random.Generator) -> Sparsity | None:
@@ -120,6 +128,7 @@ def _entries(target: Target, point: np.ndarray, columns: np.ndarray) -> np.ndarr
 def _coloured(entries: np.ndarray) -> Sparsity | None:
     """Products enough for a symmetric pattern, (d, d); None where that takes too many."""
     d = len(entries)
+    entries = entries | np.eye(d, dtype=bool)
     met = entries.sum(0)
     many = np.flatnonzero(met > 2 * _MOST)
     others = np.flatnonzero(met <= 2 * _MOST)
@@ -136,8 +145,16 @@ def _coloured(entries: np.ndarray) -> Sparsity | None:
     directions = np.zeros((n, d))
     directions[np.arange(len(many)), many] = 1
     directions[len(many) + colour, others] = 1
-    row, column = inner.nonzero()
-    return Sparsity(directions, many, others[row], others[column], len(many) + colour[column])
+    # the product that holds a column, and where in it
+    product = np.empty(d, int)
+    product[many], product[others] = np.arange(len(many)), len(many) + colour
+    row, column = np.tril(entries).nonzero()
+    met_many = np.isin([row, column], many)
+    at = [
+        np.where(met_many[1] | ~met_many[0], product[column] * d + row, product[row] * d + column),
+        np.where(met_many[0] | ~met_many[1], product[row] * d + column, product[column] * d + row),
+    ]
+    return Sparsity(directions, many, row, column, np.stack(at))
 
 
 def _holds(target: Target, found: Sparsity, point: np.ndarray, rng: np.random.Generator) -> bool:
@@ -145,4 +162,5 @@ def _holds(target: Target, found: Sparsity, point: np.ndarray, rng: np.random.Ge
     there = point + rng.standard_normal(target.size)
     v = rng.standard_normal(target.size)
     exact = _products(target, there[None], v[None])[0]
-    return bool(np.linalg.norm(mean_hessian(target, found, there[None]) @ v - exact) <= _EXACT * np.linalg.norm(exact))
+    own = found.matrix(mean_hessian(target, found, there[None])) @ v
+    return bool(np.linalg.norm(own - exact) <= _EXACT * np.linalg.norm(exact))
