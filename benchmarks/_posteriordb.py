@@ -336,13 +336,31 @@ def as_params(names, row, shapes):
     return {k: np.reshape(v, shapes[k]) for k, v in out.items()}
 
 
+IN_NUMPYRO = "eight_schools-eight_schools_noncentered in NumPyro"
+"""The one posterior whose model tells what its parameters are drawn around: what non-centring is measured by."""
+
+
+def _eight_schools_in_numpyro(y, sigma):
+    """`eight_schools`, as the model of another library."""
+    import numpyro
+    import numpyro.distributions as dist
+
+    mu, tau = numpyro.sample("mu", dist.Normal(0, 5)), numpyro.sample("tau", dist.HalfCauchy(5))
+    theta = numpyro.sample("theta", dist.Normal(mu, tau).expand([len(y)]).to_event(1))
+    numpyro.sample("y", dist.Normal(theta, sigma), obs=y)
+
+
 def load(name):
     """(the target, the reference's names of columns, means and sds, and log densities to check by or None)."""
+    by_name, name = name, name.removesuffix(" in NumPyro")
     folder = data_folder() / "posteriordb"
     entry = next(p for p in json.loads((folder / "index.json").read_text())["posteriors"] if p["name"] == name)
     with gzip.open(folder / entry["data"]) as f:
         data = {k: np.asarray(v) for k, v in json.load(f).items() if np.ndim(v) or k in SCALARS}
     density, supports = MODELS[name]
     reference = np.load(folder / "draws" / f"{name}.npz")
-    target = tw.from_function(density, supports, data, name=name)
+    if by_name == IN_NUMPYRO:
+        target = tw.from_numpyro(_eight_schools_in_numpyro, **data)
+    else:
+        target = tw.from_function(density, supports, data, name=name)
     return target, [str(n) for n in reference["names"]], reference["mean"], reference["sd"], entry.get("check")
